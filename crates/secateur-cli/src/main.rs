@@ -1,0 +1,3 @@
+//! The command `secateur`.
+
+fn main() {}

@@ -1,0 +1,163 @@
+//! Runs a graph forward and backward.
+//!
+//! [`Engine`] is narrow on purpose: it takes a graph, the wanted outputs, the trainable
+//! initializers and the [`Tap`]s, and knows nothing of losses, optimizers or pruning. The caller
+//! supplies the gradient of its loss with respect to the outputs.
+
+use crate::graph::Graph;
+use crate::tensor::Floats;
+use std::collections::BTreeMap;
+
+/// What normalises in `BatchNormalization` nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BatchNormMode {
+    /// The stored mean and variance (evaluation).
+    #[default]
+    Stored,
+    /// Mean and (biased) variance of the batch at hand, through which gradients flow (training).
+    Batch,
+}
+
+/// Which side of a value a tap looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Of {
+    /// The value itself, in [`Session::forward`] and [`Session::step`].
+    Activation,
+    /// The gradient that [`Session::step`] propagates to it. Where the caller's output gradients
+    /// are not divided by the batch size and batch norm uses stored statistics, row `n` is the
+    /// gradient of image `n`'s own loss.
+    Gradient,
+}
+
+/// What a tap keeps. Axis 1 is the channel; images are axis 0; the rest are positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Keep {
+    /// Per channel, the sum and the sum of squares.
+    Moments,
+    /// The `[channels, channels]` sum over images and positions of `v v^T`.
+    SecondMoment,
+}
+
+/// A request for running statistics of a named value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tap {
+    /// The value's name.
+    pub value: String,
+    /// Its activation or its gradient.
+    pub of: Of,
+    /// What to keep.
+    pub keep: Keep,
+}
+
+/// Everything a session needs to know beforehand.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The network.
+    pub graph: &'a Graph,
+    /// Values to return, by name.
+    pub outputs: Vec<String>,
+    /// `f32` initializers to differentiate by, by name. Nothing else costs a weight gradient.
+    pub trainable: Vec<String>,
+    /// Running statistics to gather.
+    pub taps: Vec<Tap>,
+    /// What batch normalisation uses.
+    pub batch_norm: BatchNormMode,
+}
+
+/// Makes sessions. Implementations are each other's oracle.
+pub trait Engine: Send + Sync {
+    /// The engine's name, as reports show it.
+    fn name(&self) -> &'static str;
+
+    /// Prepares `request` for running.
+    ///
+    /// # Errors
+    /// [`ExecError`] names a value that does not exist or a node that cannot run.
+    fn session<'a>(&'a self, request: &Request<'_>) -> Result<Box<dyn Session + 'a>, ExecError>;
+}
+
+/// The gradients of a loss with respect to the outputs, given the outputs.
+pub type LossGradient<'l> = dyn FnMut(&[Floats]) -> Vec<Floats> + 'l;
+
+/// A graph that is ready to run. It owns the current values of the trainable initializers.
+pub trait Session {
+    /// Computes the outputs for `input` `[images, channels, height, width]`; activation taps see it.
+    ///
+    /// # Errors
+    /// [`ExecError`] where the input does not fit the graph.
+    fn forward(&mut self, input: &Floats) -> Result<Vec<Floats>, ExecError>;
+
+    /// Computes the outputs, asks `loss_gradient` for their gradients, and returns the gradient of
+    /// every trainable initializer by name. All taps see it.
+    ///
+    /// # Errors
+    /// [`ExecError`] where the input does not fit the graph.
+    fn step(
+        &mut self,
+        input: &Floats,
+        loss_gradient: &mut LossGradient<'_>,
+    ) -> Result<BTreeMap<String, Floats>, ExecError>;
+
+    /// Replaces the value of a trainable initializer.
+    ///
+    /// # Errors
+    /// [`ExecError`] where `name` is not trainable or the shape differs.
+    fn set(&mut self, name: &str, value: &Floats) -> Result<(), ExecError>;
+
+    /// The statistics gathered so far.
+    fn statistics(&self) -> &BTreeMap<Tap, Statistic>;
+}
+
+/// What a tap has gathered, in `f64`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Statistic {
+    /// For [`Keep::Moments`].
+    Moments {
+        /// Images seen.
+        images: u64,
+        /// Values seen per channel (images times positions).
+        count: u64,
+        /// Sum per channel.
+        sum: Vec<f64>,
+        /// Sum of squares per channel.
+        sum_of_squares: Vec<f64>,
+    },
+    /// For [`Keep::SecondMoment`].
+    SecondMoment {
+        /// Images seen.
+        images: u64,
+        /// Positions seen (images times positions).
+        count: u64,
+        /// The sum of `v v^T`.
+        sum: ndarray::Array2<f64>,
+    },
+}
+
+/// A graph that cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// A name in the request is not in the graph.
+    #[error("the graph has no value `{0}`")]
+    UnknownValue(String),
+    /// Shapes do not fit.
+    #[error(transparent)]
+    Shape(#[from] crate::graph::InferError),
+    /// A node cannot be run, or not be differentiated.
+    #[error("node `{node}` ({op}): {problem}")]
+    Node {
+        /// The node's name.
+        node: String,
+        /// The operator's name.
+        op: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A trainable initializer is not `f32`, or a new value has another shape.
+    #[error("initializer `{name}`: {problem}")]
+    Parameter {
+        /// The initializer.
+        name: String,
+        /// What is wrong.
+        problem: String,
+    },
+}

@@ -1,0 +1,69 @@
+//! The network as data: nodes, typed operators, initializers.
+//!
+//! Every stage takes a [`Graph`] and gives back a new one. A graph holds standard ONNX operators
+//! only, so that every intermediate result can be exported and run elsewhere.
+
+mod infer;
+mod op;
+
+pub use infer::{InferError, Inferred, infer};
+pub use op::{
+    Activation, Arithmetic, AutoPad, ConvAttrs, Op, PadMode, PoolAttrs, SliceBounds, SoftmaxAxis, SpatialPads,
+};
+
+use crate::tensor::{ElementType, Tensor};
+use std::collections::BTreeMap;
+
+/// One axis of a declared input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dim {
+    /// A fixed length.
+    Fixed(usize),
+    /// A named length, known when the graph runs.
+    Named(String),
+    /// A length of which the file says nothing.
+    Unknown,
+}
+
+/// A declared input or output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueDecl {
+    /// The value's name.
+    pub name: String,
+    /// The element type.
+    pub element_type: ElementType,
+    /// The axes, or `None` where the file does not even state the rank.
+    pub dims: Option<Vec<Dim>>,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Unique in the graph.
+    pub name: String,
+    /// What it computes.
+    pub op: Op,
+    /// Names of the values it reads; the empty name is an optional input left out.
+    pub inputs: Vec<String>,
+    /// Names of the values it makes; the empty name is an optional output left out.
+    pub outputs: Vec<String>,
+}
+
+/// A network: nodes in topological order, and the constants they read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graph {
+    /// The graph's name.
+    pub name: String,
+    /// The version of the default ONNX operator set in which the nodes are written.
+    pub opset: i64,
+    /// What the caller supplies (initializers are not among them).
+    pub inputs: Vec<ValueDecl>,
+    /// What the graph computes.
+    pub outputs: Vec<ValueDecl>,
+    /// Operations, each after those whose outputs it reads.
+    pub nodes: Vec<Node>,
+    /// Constants by value name: weights, biases, shapes.
+    pub initializers: BTreeMap<String, Tensor>,
+    /// Free text by key, stored in the file.
+    pub metadata: BTreeMap<String, String>,
+}

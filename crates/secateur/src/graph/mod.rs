@@ -3,13 +3,25 @@
 //! Every stage takes a [`Graph`] and gives back a new one. A graph holds standard ONNX operators
 //! only, so that every intermediate result can be exported and run elsewhere.
 
+mod arity;
+mod edit;
 mod infer;
 mod op;
+mod query;
+mod validate;
+mod window;
 
-pub use infer::{InferError, Inferred, infer};
-pub use op::{
-    Activation, Arithmetic, AutoPad, ConvAttrs, Op, PadMode, PoolAttrs, SliceBounds, SoftmaxAxis, SpatialPads,
+pub use arity::Arity;
+pub use infer::{
+    AxisSlice, InferError, Inferred, MAX_CONSTANT, Operands, broadcast, infer, infer_images,
 };
+pub use op::{
+    Activation, Arithmetic, AutoPad, ConvAttrs, Op, PadMode, PoolAttrs, SliceBounds, SoftmaxAxis,
+    SpatialPads,
+};
+pub use query::ImageInput;
+pub use validate::GraphError;
+pub use window::WindowError;
 
 use crate::tensor::{ElementType, Tensor};
 use std::collections::BTreeMap;

@@ -1,0 +1,158 @@
+//! Questions that stages ask of a graph.
+
+use super::{Dim, Graph, GraphError, Node, Op, ValueDecl};
+use crate::tensor::{ElementType, Floats, Tensor};
+use std::collections::BTreeMap;
+
+/// The input of a network that reads a batch of images, `[batch, channels, height, width]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageInput {
+    /// The value's name.
+    pub name: String,
+    /// 1 for grey, 3 for colour.
+    pub channels: usize,
+    /// The height, where the file fixes it.
+    pub height: Option<usize>,
+    /// The width, where the file fixes it.
+    pub width: Option<usize>,
+    /// The number of images, where the file fixes it.
+    pub batch: Option<usize>,
+}
+
+impl Graph {
+    /// The graph's input, which must be the only one and a batch of images. Where the file does not
+    /// fix the number of channels, the convolution that reads the input does.
+    ///
+    /// # Errors
+    /// [`GraphError::NotAnImage`] says what was found.
+    pub fn image_input(&self) -> Result<ImageInput, GraphError> {
+        let inputs: Vec<&ValueDecl> = self
+            .inputs
+            .iter()
+            .filter(|input| !self.initializers.contains_key(&input.name))
+            .collect();
+        let found = || {
+            let inputs: Vec<String> = inputs.iter().map(|input| describe(input)).collect();
+            GraphError::NotAnImage(if inputs.is_empty() {
+                "no input".to_owned()
+            } else {
+                inputs.join(", ")
+            })
+        };
+        let &[input] = &inputs[..] else {
+            return Err(found());
+        };
+        let Some([batch, channels, height, width]) = input.dims.as_deref() else {
+            return Err(found());
+        };
+        let channels = fixed(channels).or_else(|| self.convolved_channels(&input.name));
+        match channels {
+            Some(channels @ (1 | 3)) if input.element_type == ElementType::F32 => Ok(ImageInput {
+                name: input.name.clone(),
+                channels,
+                height: fixed(height),
+                width: fixed(width),
+                batch: fixed(batch),
+            }),
+            Some(_) | None => Err(found()),
+        }
+    }
+
+    /// The number of channels that a convolution of `value` reads.
+    fn convolved_channels(&self, value: &str) -> Option<usize> {
+        self.nodes
+            .iter()
+            .find_map(|node| match (&node.op, &node.inputs[..]) {
+                (Op::Conv(attrs), [input, weight, ..]) if input == value => {
+                    let shape = self.initializers.get(weight)?.shape();
+                    shape.get(1)?.checked_mul(attrs.groups)
+                }
+                _ => None,
+            })
+    }
+
+    /// The node of this name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// The node of this name, to be changed.
+    pub fn node_mut(&mut self, name: &str) -> Option<&mut Node> {
+        self.nodes.iter_mut().find(|node| node.name == name)
+    }
+
+    /// The `f32` initializer of this name.
+    #[must_use]
+    pub fn float(&self, name: &str) -> Option<&Floats> {
+        self.initializers.get(name).and_then(Tensor::as_floats)
+    }
+
+    /// The index of the node that computes each value; inputs and initializers are not in it.
+    #[must_use]
+    pub fn producers(&self) -> BTreeMap<&str, usize> {
+        let mut producers = BTreeMap::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            producers.extend(Node::named(&node.outputs).map(|name| (name, index)));
+        }
+        producers
+    }
+
+    /// The indices of the nodes that read each value, ascending, each once. A value that no node
+    /// reads is not in it; being an output of the graph does not count as reading.
+    #[must_use]
+    pub fn consumers(&self) -> BTreeMap<&str, Vec<usize>> {
+        let mut consumers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            for name in Node::named(&node.inputs) {
+                let readers = consumers.entry(name).or_default();
+                if readers.last() != Some(&index) {
+                    readers.push(index);
+                }
+            }
+        }
+        consumers
+    }
+
+    /// Whether `value` is an output of the graph.
+    #[must_use]
+    pub fn is_output(&self, value: &str) -> bool {
+        self.outputs.iter().any(|output| output.name == value)
+    }
+}
+
+impl Node {
+    /// The names in a list of operands that are not left out.
+    pub(super) fn named(operands: &[String]) -> impl Iterator<Item = &str> {
+        operands
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !name.is_empty())
+    }
+}
+
+fn fixed(dim: &Dim) -> Option<usize> {
+    match dim {
+        Dim::Fixed(length) => Some(*length),
+        Dim::Named(_) | Dim::Unknown => None,
+    }
+}
+
+fn describe(input: &ValueDecl) -> String {
+    let dims = match &input.dims {
+        Some(dims) => format!(
+            "[{}]",
+            dims.iter().map(describe_dim).collect::<Vec<_>>().join(", ")
+        ),
+        None => "of unstated shape".to_owned(),
+    };
+    format!("`{}` {:?} {dims}", input.name, input.element_type)
+}
+
+fn describe_dim(dim: &Dim) -> String {
+    match dim {
+        Dim::Fixed(length) => length.to_string(),
+        Dim::Named(name) => name.clone(),
+        Dim::Unknown => "?".to_owned(),
+    }
+}

@@ -1,0 +1,238 @@
+//! Whether a graph is well formed: names, order, numbers of operands, ranks of weights.
+//!
+//! Whether the shapes fit each other is the business of [`infer`](super::infer).
+
+use super::{Graph, Node, Op};
+use crate::tensor::Tensor;
+use std::collections::BTreeSet;
+
+/// A graph that is not well formed, or a question that it does not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// Two nodes have one name, or a node has none.
+    #[error("the node name `{0}` is empty or used twice")]
+    NodeName(String),
+    /// Two inputs, initializers or node outputs have one name.
+    #[error("the value `{0}` is defined twice")]
+    ValueTwice(String),
+    /// A node reads a value that nothing before it defines.
+    #[error("node `{node}` ({op}) reads `{value}`, which nothing before it defines")]
+    Undefined {
+        /// The node's name.
+        node: String,
+        /// The operator's name.
+        op: &'static str,
+        /// The value it reads.
+        value: String,
+    },
+    /// An output of the graph is not computed.
+    #[error("nothing defines the graph's output `{0}`")]
+    UndefinedOutput(String),
+    /// A node has too few or too many inputs or outputs.
+    #[error("node `{node}` ({op}) has {found} {what}, wanted {wanted}")]
+    Arity {
+        /// The node's name.
+        node: String,
+        /// The operator's name.
+        op: &'static str,
+        /// `inputs` or `outputs`.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        wanted: String,
+    },
+    /// A node's first output or a required input is left out.
+    #[error("node `{node}` ({op}): {operand} is left out")]
+    LeftOut {
+        /// The node's name.
+        node: String,
+        /// The operator's name.
+        op: &'static str,
+        /// Such as `input 1`.
+        operand: String,
+    },
+    /// A weight has the wrong rank or element type.
+    #[error("node `{node}` ({op}): weight `{value}` has {found}, wanted {wanted}")]
+    Weight {
+        /// The node's name.
+        node: String,
+        /// The operator's name.
+        op: &'static str,
+        /// The initializer.
+        value: String,
+        /// Its element type and shape.
+        found: String,
+        /// The element type and rank that the operator reads.
+        wanted: String,
+    },
+    /// Nodes read each other's outputs in a circle.
+    #[error("node `{0}` depends on its own output")]
+    Cycle(String),
+    /// There is no node of this name.
+    #[error("the graph has no node `{0}`")]
+    NoNode(String),
+    /// The model does not take one batch of images.
+    #[error(
+        "the model's input is not an image: found {0}, wanted one f32 input [n, c, h, w] with 1 or 3 channels"
+    )]
+    NotAnImage(String),
+}
+
+impl Graph {
+    /// Checks that names are unique, values are defined before they are read, every operator has
+    /// as many operands as it wants, and weights have the ranks it wants.
+    ///
+    /// # Errors
+    /// [`GraphError`] names the first node or value that is at fault.
+    pub fn validate(&self) -> Result<(), GraphError> {
+        let mut defined = BTreeSet::new();
+        for name in self
+            .initializers
+            .keys()
+            .chain(self.inputs.iter().map(|input| &input.name))
+        {
+            define(&mut defined, name)?;
+        }
+        let mut node_names = BTreeSet::new();
+        for node in &self.nodes {
+            if node.name.is_empty() || !node_names.insert(node.name.as_str()) {
+                return Err(GraphError::NodeName(node.name.clone()));
+            }
+            check_arity(node)?;
+            check_weights(self, node)?;
+            for value in node.inputs.iter().filter(|name| !name.is_empty()) {
+                if !defined.contains(value.as_str()) {
+                    let (node, op) = (node.name.clone(), node.op.name());
+                    return Err(GraphError::Undefined {
+                        node,
+                        op,
+                        value: value.clone(),
+                    });
+                }
+            }
+            for value in node.outputs.iter().filter(|name| !name.is_empty()) {
+                define(&mut defined, value)?;
+            }
+        }
+        match self
+            .outputs
+            .iter()
+            .find(|output| !defined.contains(output.name.as_str()))
+        {
+            Some(output) => Err(GraphError::UndefinedOutput(output.name.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn define<'a>(defined: &mut BTreeSet<&'a str>, name: &'a str) -> Result<(), GraphError> {
+    if defined.insert(name) {
+        Ok(())
+    } else {
+        Err(GraphError::ValueTwice(name.to_owned()))
+    }
+}
+
+fn check_arity(node: &Node) -> Result<(), GraphError> {
+    let arity = node.op.arity();
+    let sides = [
+        ("inputs", &node.inputs, &arity.inputs),
+        ("outputs", &node.outputs, &arity.outputs),
+    ];
+    for (what, names, allowed) in sides {
+        if !allowed.contains(&names.len()) {
+            let wanted = match (*allowed.start(), *allowed.end()) {
+                (least, usize::MAX) => format!("at least {least}"),
+                (least, most) if least == most => least.to_string(),
+                (least, most) => format!("{least} to {most}"),
+            };
+            let (node, op) = (node.name.clone(), node.op.name());
+            return Err(GraphError::Arity {
+                node,
+                op,
+                what,
+                found: names.len(),
+                wanted,
+            });
+        }
+        // Every input of a list operator, such as `Sum`, is required.
+        let required = if *allowed.end() == usize::MAX {
+            names.len()
+        } else {
+            *allowed.start()
+        };
+        if let Some(index) = names.iter().take(required).position(String::is_empty) {
+            let operand = format!("{} {index}", what.trim_end_matches('s'));
+            return Err(GraphError::LeftOut {
+                node: node.name.clone(),
+                op: node.op.name(),
+                operand,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Weights that are initializers must be `f32` and of the operator's rank.
+fn check_weights(graph: &Graph, node: &Node) -> Result<(), GraphError> {
+    let ranks: &[(usize, Option<usize>)] = match &node.op {
+        Op::Conv(_) => &[(1, Some(4)), (2, Some(1))],
+        Op::Gemm { .. } => &[(0, Some(2)), (1, Some(2)), (2, None)],
+        Op::MatMul => &[(0, None), (1, None)],
+        Op::BatchNormalization { .. } => &[(1, Some(1)), (2, Some(1)), (3, Some(1)), (4, Some(1))],
+        Op::PRelu => &[(1, None)],
+        Op::Activation(_)
+        | Op::Clip { .. }
+        | Op::Arithmetic(_)
+        | Op::Sum
+        | Op::Concat { .. }
+        | Op::MaxPool(_)
+        | Op::AveragePool(_)
+        | Op::GlobalAveragePool
+        | Op::ReduceMean { .. }
+        | Op::Flatten { .. }
+        | Op::Reshape { .. }
+        | Op::Transpose { .. }
+        | Op::Squeeze { .. }
+        | Op::Unsqueeze { .. }
+        | Op::Slice { .. }
+        | Op::Pad { .. }
+        | Op::Softmax(_)
+        | Op::LogSoftmax(_)
+        | Op::Dropout { .. }
+        | Op::Identity
+        | Op::Lrn { .. }
+        | Op::Cast { .. }
+        | Op::Shape { .. }
+        | Op::Gather { .. }
+        | Op::ConstantOfShape { .. } => &[],
+    };
+    for &(index, rank) in ranks {
+        let Some((value, tensor)) = node
+            .inputs
+            .get(index)
+            .and_then(|name| graph.initializers.get_key_value(name))
+        else {
+            continue;
+        };
+        let fits = matches!(tensor, Tensor::F32(_))
+            && rank.is_none_or(|rank| tensor.shape().len() == rank);
+        if !fits {
+            return Err(GraphError::Weight {
+                node: node.name.clone(),
+                op: node.op.name(),
+                value: value.clone(),
+                found: format!(
+                    "type {:?} and shape {:?}",
+                    tensor.element_type(),
+                    tensor.shape()
+                ),
+                wanted: rank.map_or("type F32".to_owned(), |rank| {
+                    format!("type F32 and rank {rank}")
+                }),
+            });
+        }
+    }
+    Ok(())
+}

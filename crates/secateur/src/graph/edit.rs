@@ -145,3 +145,126 @@ fn topological_order(graph: &Graph) -> Result<Vec<usize>, GraphError> {
         None => Ok(order),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::samples::{Builder, resnet20};
+    use super::*;
+    use crate::graph::Op;
+    use proptest::prelude::*;
+
+    fn small() -> Graph {
+        let mut b = Builder::new(3);
+        b.conv("conv", "x", [8, 3, 3, 3], 1);
+        b.relu("relu", "conv");
+        b.output("relu")
+    }
+
+    fn names(graph: &Graph) -> Vec<&str> {
+        graph.nodes.iter().map(|node| node.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_node_is_replaced_in_its_place() {
+        let mut graph = small();
+        let copy = |name: &str| Node {
+            name: name.into(),
+            ..graph.nodes[0].clone()
+        };
+        let (a, b) = (copy("a"), copy("b"));
+        graph.replace_node("conv", vec![a, b]).unwrap();
+        assert_eq!(names(&graph), ["a", "b", "relu"]);
+        graph.replace_node("b", Vec::new()).unwrap();
+        assert_eq!(names(&graph), ["a", "relu"]);
+        assert_eq!(
+            graph.replace_node("b", Vec::new()),
+            Err(GraphError::NoNode("b".into()))
+        );
+    }
+
+    #[test]
+    fn what_reaches_no_output_is_removed() {
+        let mut graph = small();
+        let mut b = Builder {
+            graph: graph.clone(),
+        };
+        b.conv("dead", "relu", [8, 8, 1, 1], 1);
+        b.relu("dead.relu", "dead");
+        b.zeros("unread", &[2]);
+        let mut extended = b.graph;
+        extended.remove_unused();
+        assert_eq!(extended, graph);
+        graph.outputs.clear();
+        graph.remove_unused();
+        assert!(graph.nodes.is_empty() && graph.initializers.is_empty());
+        assert_eq!(graph.inputs.len(), 1);
+    }
+
+    #[test]
+    fn a_second_output_keeps_its_node() {
+        let mut graph = small();
+        graph.nodes[1].op = Op::Dropout { ratio: None };
+        graph.nodes[1].outputs.push("mask".into());
+        graph.outputs[0].name = "mask".into();
+        graph.remove_unused();
+        assert_eq!(names(&graph), ["conv", "relu"]);
+    }
+
+    #[test]
+    fn renaming_follows_a_value_everywhere() {
+        let mut graph = small();
+        graph.rename_value("conv", "a");
+        graph.rename_value("x", "image");
+        graph.rename_value("relu", "y");
+        graph.rename_value("conv.weight", "w");
+        assert_eq!(graph.validate(), Ok(()));
+        assert_eq!(graph.nodes[0].inputs, ["image", "w"]);
+        assert_eq!(
+            (
+                graph.nodes[1].inputs[0].as_str(),
+                graph.outputs[0].name.as_str()
+            ),
+            ("a", "y")
+        );
+        graph.redirect("a", "image");
+        assert_eq!(graph.nodes[1].inputs, ["image"]);
+        assert_eq!(graph.nodes[0].outputs, ["a"]);
+    }
+
+    #[test]
+    fn fresh_names_are_free() {
+        let mut graph = small();
+        assert_eq!(graph.fresh_value("new"), "new");
+        assert_eq!(graph.fresh_value("x"), "x_1");
+        graph.inputs[0].name = "x_1".into();
+        assert_eq!(graph.fresh_value("x"), "x_2");
+        assert_eq!(graph.fresh_value("conv.weight"), "conv.weight_1");
+        assert_eq!(graph.fresh_value(""), "_1");
+        assert_eq!(graph.fresh_node("relu"), "relu_1");
+        assert_eq!(graph.fresh_node("x_1"), "x_1");
+    }
+
+    #[test]
+    fn a_circle_has_no_order() {
+        let mut graph = small();
+        graph.nodes[0].inputs[0] = "relu".into();
+        assert_eq!(graph.sorted(), Err(GraphError::Cycle("conv".into())));
+    }
+
+    proptest! {
+        #[test]
+        fn sorting_makes_any_order_valid_and_keeps_a_valid_one(seed in prop::collection::vec(any::<u64>(), 99)) {
+            let graph = resnet20();
+            prop_assert_eq!(&graph.clone().sorted().unwrap(), &graph);
+            let mut shuffled = graph.clone();
+            let mut keys = seed.iter();
+            shuffled.nodes.sort_by_cached_key(|_| keys.next().copied());
+            prop_assert_ne!(&shuffled, &graph);
+            let sorted = shuffled.sorted().unwrap();
+            prop_assert_eq!(sorted.validate(), Ok(()));
+            prop_assert_eq!(sorted.nodes.len(), graph.nodes.len());
+        }
+    }
+}

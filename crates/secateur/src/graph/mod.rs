@@ -8,6 +8,8 @@ mod edit;
 mod infer;
 mod op;
 mod query;
+#[cfg(test)]
+pub(crate) mod samples;
 mod validate;
 mod window;
 

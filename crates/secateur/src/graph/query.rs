@@ -156,3 +156,128 @@ fn describe_dim(dim: &Dim) -> String {
         Dim::Unknown => "?".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::samples::Builder;
+    use super::*;
+    use crate::graph::{Arithmetic, ConvAttrs};
+
+    fn small() -> Graph {
+        let mut b = Builder::new(3);
+        b.conv("conv", "x", [8, 3, 3, 3], 1);
+        b.relu("relu", "conv");
+        b.node("square", Op::Arithmetic(Arithmetic::Mul), &["relu", "relu"]);
+        b.node("add", Op::Arithmetic(Arithmetic::Add), &["conv", "square"]);
+        b.output("add")
+    }
+
+    fn with_dims(dims: Vec<Dim>) -> Graph {
+        let mut graph = small();
+        graph.inputs[0].dims = Some(dims);
+        graph
+    }
+
+    #[test]
+    fn the_image_input_is_found_with_what_the_file_fixes() {
+        let dims = vec![
+            Dim::Named("n".into()),
+            Dim::Fixed(3),
+            Dim::Fixed(32),
+            Dim::Unknown,
+        ];
+        let expected = ImageInput {
+            name: "x".into(),
+            channels: 3,
+            height: Some(32),
+            width: None,
+            batch: None,
+        };
+        assert_eq!(with_dims(dims).image_input(), Ok(expected));
+        let unknown_channels = with_dims(vec![
+            Dim::Fixed(1),
+            Dim::Unknown,
+            Dim::Unknown,
+            Dim::Unknown,
+        ]);
+        let input = unknown_channels.image_input().unwrap();
+        assert_eq!((input.channels, input.batch), (3, Some(1)));
+    }
+
+    #[test]
+    fn grouped_convolutions_read_all_their_channels() {
+        let mut graph = with_dims(vec![Dim::Unknown, Dim::Unknown, Dim::Unknown, Dim::Unknown]);
+        graph.nodes[0].op = Op::Conv(ConvAttrs {
+            groups: 3,
+            ..ConvAttrs::default()
+        });
+        graph.initializers.insert(
+            "conv.weight".into(),
+            Tensor::F32(ndarray::ArcArray::zeros(&[6, 1, 3, 3][..])),
+        );
+        assert_eq!(graph.image_input().unwrap().channels, 3);
+    }
+
+    #[test]
+    fn other_inputs_are_refused_by_what_they_are() {
+        let refused = |graph: &Graph, found: &str| {
+            let message = graph.image_input().unwrap_err().to_string();
+            let wanted = "wanted one f32 input [n, c, h, w] with 1 or 3 channels";
+            assert_eq!(
+                message,
+                format!("the model's input is not an image: found {found}, {wanted}")
+            );
+        };
+        let four = |dims: [usize; 4]| dims.map(Dim::Fixed).to_vec();
+        refused(
+            &with_dims(four([1, 224, 224, 3])),
+            "`x` F32 [1, 224, 224, 3]",
+        );
+        refused(
+            &with_dims(vec![Dim::Named("n".into()), Dim::Unknown]),
+            "`x` F32 [n, ?]",
+        );
+        let mut graph = small();
+        graph.inputs[0].element_type = ElementType::I64;
+        graph.inputs[0].dims = None;
+        refused(&graph, "`x` I64 of unstated shape");
+        let mut graph = with_dims(four([1, 3, 8, 8]));
+        let second = ValueDecl {
+            name: "mask".into(),
+            ..graph.inputs[0].clone()
+        };
+        graph.inputs.push(second);
+        refused(&graph, "`x` F32 [1, 3, 8, 8], `mask` F32 [1, 3, 8, 8]");
+        graph.inputs.clear();
+        refused(&graph, "no input");
+    }
+
+    #[test]
+    fn weights_listed_as_inputs_are_not_inputs() {
+        let mut graph = small();
+        let listed = ValueDecl {
+            name: "conv.weight".into(),
+            ..graph.inputs[0].clone()
+        };
+        graph.inputs.push(listed);
+        assert_eq!(graph.image_input().unwrap().name, "x");
+    }
+
+    #[test]
+    fn producers_and_consumers_are_indices_of_nodes() {
+        let graph = small();
+        let producers = [("add", 3), ("conv", 0), ("relu", 1), ("square", 2)];
+        assert_eq!(graph.producers(), producers.into_iter().collect());
+        let consumers = graph.consumers();
+        assert_eq!(consumers["conv"], [1, 3]);
+        assert_eq!(consumers["relu"], [2]);
+        assert_eq!(consumers["x"], [0]);
+        assert!(!consumers.contains_key("add"));
+        assert_eq!(graph.node("square").unwrap().inputs, ["relu", "relu"]);
+        assert_eq!(graph.node("absent"), None);
+        assert_eq!(graph.float("conv.weight").unwrap().shape(), [8, 3, 3, 3]);
+        assert!(graph.is_output("add") && !graph.is_output("conv"));
+    }
+}

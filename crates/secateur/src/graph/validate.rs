@@ -236,3 +236,125 @@ fn check_weights(graph: &Graph, node: &Node) -> Result<(), GraphError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::super::samples::{Builder, resnet20, vgg16_features};
+    use super::*;
+    use crate::graph::{Activation, ConvAttrs};
+    use ndarray::ArcArray;
+
+    fn small() -> Graph {
+        let mut b = Builder::new(3);
+        b.conv("conv", "x", [8, 3, 3, 3], 1);
+        b.relu("relu", "conv");
+        b.output("relu")
+    }
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut Graph), expected: &str) {
+        let mut graph = small();
+        assert_eq!(graph.validate(), Ok(()));
+        change(&mut graph);
+        assert_eq!(graph.validate().unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn whole_networks_are_valid() {
+        assert_eq!(vgg16_features().validate(), Ok(()));
+        assert_eq!(resnet20().validate(), Ok(()));
+    }
+
+    #[test]
+    fn names_must_be_unique() {
+        refused(
+            |g| g.nodes[1].name = "conv".into(),
+            "the node name `conv` is empty or used twice",
+        );
+        refused(
+            |g| g.nodes[1].name.clear(),
+            "the node name `` is empty or used twice",
+        );
+        refused(
+            |g| g.nodes[1].outputs[0] = "conv".into(),
+            "the value `conv` is defined twice",
+        );
+        refused(
+            |g| g.nodes[1].outputs[0] = "x".into(),
+            "the value `x` is defined twice",
+        );
+        let shadowed = |g: &mut Graph| g.inputs[0].name = "conv.weight".into();
+        refused(shadowed, "the value `conv.weight` is defined twice");
+    }
+
+    #[test]
+    fn values_must_be_defined_before_they_are_read() {
+        let reversed = "node `relu` (Relu) reads `conv`, which nothing before it defines";
+        refused(|g| g.nodes.reverse(), reversed);
+        refused(
+            |g| g.outputs[0].name = "z".into(),
+            "nothing defines the graph's output `z`",
+        );
+    }
+
+    #[test]
+    fn operators_have_their_number_of_operands() {
+        refused(
+            |g| g.nodes[0].inputs.truncate(1),
+            "node `conv` (Conv) has 1 inputs, wanted 2 to 3",
+        );
+        refused(
+            |g| g.nodes[1].inputs.push("x".into()),
+            "node `relu` (Relu) has 2 inputs, wanted 1",
+        );
+        refused(
+            |g| g.nodes[1].inputs[0].clear(),
+            "node `relu` (Relu): input 0 is left out",
+        );
+        refused(
+            |g| g.nodes[1].outputs[0].clear(),
+            "node `relu` (Relu): output 0 is left out",
+        );
+        let no_sum = |g: &mut Graph| {
+            g.nodes[1].op = Op::Sum;
+            g.nodes[1].inputs.clear();
+        };
+        refused(no_sum, "node `relu` (Sum) has 0 inputs, wanted at least 1");
+        let hole = |g: &mut Graph| {
+            g.nodes[1].op = Op::Sum;
+            g.nodes[1].inputs.push(String::new());
+        };
+        refused(hole, "node `relu` (Sum): input 1 is left out");
+    }
+
+    #[test]
+    fn attribute_and_input_forms_have_their_own_arity() {
+        let op = |axes| Op::Unsqueeze { axes };
+        assert_eq!(op(None).arity().inputs, 2..=2);
+        assert_eq!(op(Some(vec![0])).arity().inputs, 1..=1);
+        assert_eq!(Op::Activation(Activation::Relu).arity().outputs, 1..=1);
+        assert_eq!(Op::Conv(ConvAttrs::default()).arity().inputs, 2..=3);
+    }
+
+    #[test]
+    fn weights_have_the_rank_and_type_of_their_operator() {
+        let flat = |g: &mut Graph| {
+            drop(
+                g.initializers
+                    .insert("conv.weight".into(), Tensor::F32(ArcArray::zeros(&[8][..]))),
+            )
+        };
+        let wanted = "node `conv` (Conv): weight `conv.weight` has type F32 and shape [8], wanted type F32 and rank 4";
+        refused(flat, wanted);
+        let whole = |g: &mut Graph| {
+            g.initializers.insert(
+                "conv.weight".into(),
+                Tensor::I64(ArcArray::zeros(&[8, 3, 3, 3][..])),
+            );
+        };
+        let wanted = "node `conv` (Conv): weight `conv.weight` has type I64 and shape [8, 3, 3, 3], wanted type F32 and rank 4";
+        refused(whole, wanted);
+    }
+}

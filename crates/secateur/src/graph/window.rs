@@ -2,7 +2,8 @@
 //!
 //! Shape inference and every engine use these functions, so that they cannot disagree. They follow
 //! the ONNX operator specification, and ONNX Runtime where the specification leaves a choice: a
-//! pooling window of `ceil_mode` that would start in the padding below the image is dropped.
+//! pooling window of `ceil_mode` that would start in the padding below the image is dropped. A
+//! window larger than the padded image is an error.
 
 use super::op::{AutoPad, ConvAttrs, PoolAttrs, SpatialPads};
 
@@ -12,6 +13,9 @@ pub enum WindowError {
     /// A kernel, stride or dilation is 0.
     #[error("the {0} is 0")]
     Zero(&'static str),
+    /// The input has no rows or no columns.
+    #[error("the input has no rows or no columns")]
+    NoInput,
     /// The window is larger than the padded input.
     #[error("a window that spans {window} does not fit an input of {padded} with its padding")]
     TooLarge {
@@ -20,6 +24,9 @@ pub enum WindowError {
         /// Rows (or columns) of the input and its padding.
         padded: usize,
     },
+    /// `SAME` padding of a dilated kernel, on which runtimes differ.
+    #[error("`auto_pad` SAME with dilations has no agreed meaning")]
+    DilatedSame,
     /// A size exceeds what can be counted.
     #[error("the size of the window is out of range")]
     Overflow,
@@ -154,6 +161,10 @@ impl Window {
             .checked_mul(dilation)
             .and_then(|s| s.checked_add(1))
             .ok_or(WindowError::Overflow)?;
+        let is_same = matches!(self.auto_pad, AutoPad::SameUpper | AutoPad::SameLower);
+        if is_same && taps > 0 && dilation > 1 {
+            return Err(WindowError::DilatedSame);
+        }
         let [before, after] = match self.auto_pad {
             AutoPad::NotSet => stated,
             AutoPad::Valid => [0, 0],
@@ -202,7 +213,10 @@ impl Axis {
 
     fn output(&self) -> Result<usize, WindowError> {
         let padded = self.padded()?;
-        if self.input == 0 || self.span > padded {
+        if self.input == 0 {
+            return Err(WindowError::NoInput);
+        }
+        if self.span > padded {
             return Err(WindowError::TooLarge {
                 window: self.span,
                 padded,
@@ -245,5 +259,262 @@ fn nonzero(value: usize, what: &'static str) -> Result<usize, WindowError> {
         Err(WindowError::Zero(what))
     } else {
         Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One row of `tests/fixtures/windows.json`, made by `make_windows.py` with ONNX Runtime.
+    struct Case {
+        op: String,
+        pool: PoolAttrs,
+        input: [usize; 2],
+        output: Option<usize>,
+        sum_of_averages: Option<f64>,
+    }
+
+    fn cases() -> Vec<Case> {
+        let text = include_str!("../../tests/fixtures/windows.json");
+        let file: serde_json::Value = serde_json::from_str(text).unwrap();
+        let case = |row: &serde_json::Value| {
+            let number = |column: usize| row[column].as_u64().map(|n| n as usize);
+            let at = |column: usize| number(column).unwrap();
+            let auto_pad = match row[1].as_str().unwrap() {
+                "NOTSET" => AutoPad::NotSet,
+                "VALID" => AutoPad::Valid,
+                "SAME_UPPER" => AutoPad::SameUpper,
+                "SAME_LOWER" => AutoPad::SameLower,
+                other => unreachable!("{other}"),
+            };
+            Case {
+                op: row[0].as_str().unwrap().to_owned(),
+                pool: PoolAttrs {
+                    kernel: [at(4), 1],
+                    strides: [at(5), 1],
+                    dilations: [at(6), 1],
+                    pads: SpatialPads {
+                        top: at(7),
+                        bottom: at(8),
+                        ..SpatialPads::default()
+                    },
+                    auto_pad,
+                    ceil_mode: at(2) == 1,
+                    count_include_pad: true,
+                },
+                input: [at(3), 1],
+                output: number(9),
+                sum_of_averages: row[10].as_f64(),
+            }
+        };
+        file["rows"].as_array().unwrap().iter().map(case).collect()
+    }
+
+    fn conv_of(pool: &PoolAttrs) -> ConvAttrs {
+        let PoolAttrs {
+            strides,
+            dilations,
+            pads,
+            auto_pad,
+            ..
+        } = pool.clone();
+        ConvAttrs {
+            strides,
+            pads,
+            dilations,
+            groups: 1,
+            auto_pad,
+        }
+    }
+
+    #[test]
+    fn output_sizes_are_those_of_onnx_runtime() {
+        let cases = cases();
+        assert!(cases.len() > 3000);
+        for Case {
+            op,
+            pool,
+            input,
+            output,
+            ..
+        } in &cases
+        {
+            let ours = match op.as_str() {
+                "Conv" => conv_of(pool).output_size(*input, pool.kernel),
+                _ => pool.output_size(*input),
+            };
+            let context = format!("{op} {pool:?} on {input:?}");
+            match (ours, output) {
+                (Ok(size), Some(output)) => assert_eq!(size, [*output, 1], "{context}"),
+                // ONNX Runtime divides a negative number here and rounds it to 0; the window does
+                // not fit, and ONNX's own shape inference refuses it.
+                (Err(WindowError::TooLarge { .. }), Some(1)) => assert_ne!(op, "Conv", "{context}"),
+                (Err(problem), Some(_)) => unreachable!("{context}: {problem}"),
+                // ONNX Runtime refuses SAME pooling that skips rows, though it convolves so.
+                (Ok(_), None) => {
+                    assert!(
+                        pool.kernel[0] < pool.strides[0] && op != "Conv",
+                        "{context}"
+                    );
+                }
+                (Err(_), None) => {}
+            }
+        }
+    }
+
+    /// The average of ones is the number of taps inside the image, divided by those inside the
+    /// padded image: it fixes where the padding lies and that an overhang does not count.
+    #[test]
+    fn padding_lies_where_onnx_runtime_puts_it() {
+        let mut compared = 0;
+        for Case {
+            pool,
+            input,
+            output,
+            sum_of_averages,
+            ..
+        } in &cases()
+        {
+            let (Some(sum), Some(outputs), Ok(pads)) =
+                (sum_of_averages, output, pool.resolved_pads(*input))
+            else {
+                continue;
+            };
+            if pool.output_size(*input).is_err() {
+                continue;
+            }
+            let (top, rows) = (pads.top, input[0]);
+            let taps = |row: usize| {
+                (0..pool.kernel[0]).map(move |tap| row * pool.strides[0] + tap * pool.dilations[0])
+            };
+            let average = |row: usize| {
+                let image = taps(row)
+                    .filter(|&tap| (top..top + rows).contains(&tap))
+                    .count();
+                let padded = taps(row)
+                    .filter(|&tap| tap < top + rows + pads.bottom)
+                    .count();
+                image as f64 / padded as f64
+            };
+            let ours: f64 = (0..*outputs).map(average).sum();
+            assert!(
+                (ours - sum).abs() < 1e-3,
+                "{pool:?} on {input:?}: {ours} and {sum}"
+            );
+            compared += 1;
+        }
+        assert!(compared > 500);
+    }
+
+    #[test]
+    fn attributes_that_make_no_window_are_errors() {
+        let conv = ConvAttrs::default();
+        assert_eq!(
+            conv.output_size([5, 5], [0, 1]),
+            Err(WindowError::Zero("kernel"))
+        );
+        let still = ConvAttrs {
+            strides: [1, 0],
+            ..conv.clone()
+        };
+        assert_eq!(
+            still.output_size([5, 5], [1, 1]),
+            Err(WindowError::Zero("stride"))
+        );
+        let huge = ConvAttrs {
+            dilations: [usize::MAX, 1],
+            ..conv.clone()
+        };
+        assert_eq!(huge.output_size([5, 5], [3, 1]), Err(WindowError::Overflow));
+        let pads = SpatialPads {
+            top: usize::MAX,
+            bottom: 1,
+            ..SpatialPads::default()
+        };
+        assert_eq!(
+            ConvAttrs {
+                pads,
+                ..conv.clone()
+            }
+            .output_size([5, 5], [3, 1]),
+            Err(WindowError::Overflow)
+        );
+        let same = ConvAttrs {
+            auto_pad: AutoPad::SameUpper,
+            dilations: [2, 2],
+            ..conv
+        };
+        assert_eq!(
+            same.output_size([5, 5], [3, 3]),
+            Err(WindowError::DilatedSame)
+        );
+        assert_eq!(same.output_size([5, 5], [1, 1]), Ok([5, 5]));
+        assert_eq!(same.output_size([0, 5], [1, 1]), Err(WindowError::NoInput));
+    }
+
+    proptest! {
+        #[test]
+        fn a_convolution_has_one_output_per_position_of_its_window(
+            input in 1..20_usize, kernel in 1..5_usize, stride in 1..5_usize, dilation in 1..4_usize,
+            before in 0..4_usize, after in 0..4_usize,
+        ) {
+            let conv = ConvAttrs {
+                strides: [1, stride],
+                dilations: [1, dilation],
+                pads: SpatialPads { left: before, right: after, ..SpatialPads::default() },
+                ..ConvAttrs::default()
+            };
+            let padded = input + before + after;
+            let last_tap = |start: usize| start + (kernel - 1) * dilation;
+            let positions = (0..padded).step_by(stride).filter(|&start| last_tap(start) < padded).count();
+            match conv.output_size([1, input], [1, kernel]) {
+                Ok(size) => prop_assert_eq!(size, [1, positions]),
+                Err(_) => prop_assert_eq!(positions, 0),
+            }
+        }
+
+        #[test]
+        fn the_overhang_ends_with_the_last_window(
+            input in 1..20_usize, kernel in 1..5_usize, stride in 1..5_usize, dilation in 1..3_usize,
+            before in 0..3_usize, after in 0..3_usize,
+        ) {
+            let pool = PoolAttrs {
+                kernel: [kernel, 1],
+                strides: [stride, 1],
+                dilations: [dilation, 1],
+                pads: SpatialPads { top: before, bottom: after, ..SpatialPads::default() },
+                auto_pad: AutoPad::NotSet,
+                ceil_mode: true,
+                count_include_pad: false,
+            };
+            let Ok([outputs, _]) = pool.output_size([input, 1]) else { return Ok(()) };
+            let last_tap = (outputs - 1) * stride + (kernel - 1) * dilation;
+            let beyond = (0..=last_tap).filter(|&row| row >= input + before + after).count();
+            prop_assert_eq!(pool.overhang([input, 1]).unwrap(), [beyond, 0]);
+        }
+
+        #[test]
+        fn no_window_of_any_numbers_panics(numbers: [usize; 6], ceil_mode: bool) {
+            let [input, kernel, stride, dilation, top, bottom] = numbers;
+            let modes = [AutoPad::NotSet, AutoPad::Valid, AutoPad::SameUpper, AutoPad::SameLower];
+            for auto_pad in modes {
+                let pool = PoolAttrs {
+                    kernel: [kernel, 1],
+                    strides: [stride, 1],
+                    dilations: [dilation, 1],
+                    pads: SpatialPads { top, bottom, ..SpatialPads::default() },
+                    auto_pad,
+                    ceil_mode,
+                    count_include_pad: false,
+                };
+                let size = pool.output_size([input, 1]);
+                prop_assert!(size.is_err() || pool.overhang([input, 1]).is_ok());
+                prop_assert!(size.is_err() || pool.resolved_pads([input, 1]).is_ok());
+            }
+        }
     }
 }

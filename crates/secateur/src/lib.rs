@@ -7,5 +7,6 @@ pub mod cost;
 pub mod data;
 pub mod exec;
 pub mod graph;
+pub mod onnx;
 pub mod progress;
 pub mod tensor;

@@ -1,0 +1,462 @@
+//! From a node of the file to a typed operator.
+//!
+//! Problems are phrases; the caller names the node. Attributes have been checked against the table
+//! of operators, so that an unknown one never reaches this place.
+
+use super::attributes::Attributes;
+use super::proto::NodeProto;
+use super::table::{self, Entry};
+use super::tensor::{self, Encoding, Store};
+use crate::graph::{
+    Activation, Arithmetic, AutoPad, ConvAttrs, Op, PadMode, PoolAttrs, SliceBounds, SoftmaxAxis,
+    SpatialPads,
+};
+use crate::tensor::{Floats, Tensor};
+use ndarray::{ArcArray, IxDyn};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a node is read against.
+pub(super) struct Context<'a> {
+    /// Version of the default operator set.
+    pub opset: i64,
+    /// Constants known so far.
+    pub constants: &'a BTreeMap<String, Tensor>,
+    /// Names that some node reads, or the graph returns.
+    pub read: &'a BTreeSet<String>,
+}
+
+/// Checks numbers of inputs and outputs, and that outputs beyond the first are not read.
+pub(super) fn check_signature(
+    node: &NodeProto,
+    entry: &Entry,
+    context: &Context<'_>,
+) -> Result<(), String> {
+    let (least, most) = entry.arity(context.opset);
+    let given = node.input.len();
+    if given < least || given > most {
+        let wanted = match (least, most) {
+            (a, b) if a == b => format!("{a}"),
+            (a, usize::MAX) => format!("{a} or more"),
+            (a, b) => format!("{a} to {b}"),
+        };
+        return Err(format!(
+            "has {given} inputs, wanted {wanted} in operator set {}",
+            context.opset
+        ));
+    }
+    let required = if most == usize::MAX { given } else { least };
+    if let Some(i) = node.input.iter().take(required).position(String::is_empty) {
+        return Err(format!("required input {i} is left out"));
+    }
+    if node.output.first().is_none_or(String::is_empty) {
+        return Err("has no output".into());
+    }
+    if node.output.len() > entry.max_outputs {
+        return Err(format!(
+            "has {} outputs, wanted at most {}",
+            node.output.len(),
+            entry.max_outputs
+        ));
+    }
+    let extra = node.output.iter().skip(1).filter(|name| !name.is_empty());
+    for name in extra {
+        if node.op_type() == "BatchNormalization" {
+            return Err(format!(
+                "has the output `{name}` of training mode; export the model in evaluation mode"
+            ));
+        }
+        if context.read.contains(name) {
+            return Err(format!(
+                "its second output `{name}` is read, which is not supported"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The typed operator of `node`, which is neither a `Constant` nor unsupported.
+pub(super) fn operator(
+    node: &NodeProto,
+    entry: &Entry,
+    context: &Context<'_>,
+) -> Result<Op, String> {
+    let attributes = Attributes::of(node, entry, context.opset)?;
+    let constant = |i: usize| {
+        node.input
+            .get(i)
+            .and_then(|name| context.constants.get(name))
+    };
+    let a = &attributes;
+    Ok(match node.op_type() {
+        "Conv" => Op::Conv(convolution(a, constant(1))?),
+        "Gemm" => Op::Gemm {
+            alpha: a.float("alpha")?.unwrap_or(1.0),
+            beta: a.float("beta")?.unwrap_or(1.0),
+            trans_a: a.flag("transA")?.unwrap_or(false),
+            trans_b: a.flag("transB")?.unwrap_or(false),
+        },
+        "MatMul" => Op::MatMul,
+        "BatchNormalization" => batch_normalization(a)?,
+        "Relu" => Op::Activation(Activation::Relu),
+        "LeakyRelu" => Op::Activation(Activation::LeakyRelu {
+            alpha: a.float("alpha")?.unwrap_or(0.01),
+        }),
+        "Sigmoid" => Op::Activation(Activation::Sigmoid),
+        "HardSigmoid" => Op::Activation(Activation::HardSigmoid {
+            alpha: a.float("alpha")?.unwrap_or(0.2),
+            beta: a.float("beta")?.unwrap_or(0.5),
+        }),
+        "HardSwish" => Op::Activation(Activation::HardSwish),
+        "Tanh" => Op::Activation(Activation::Tanh),
+        "PRelu" => Op::PRelu,
+        "Clip" => Op::Clip {
+            min: a.float("min")?,
+            max: a.float("max")?,
+        },
+        "Add" => Op::Arithmetic(Arithmetic::Add),
+        "Sub" => Op::Arithmetic(Arithmetic::Sub),
+        "Mul" => Op::Arithmetic(Arithmetic::Mul),
+        "Div" => Op::Arithmetic(Arithmetic::Div),
+        "Sum" => Op::Sum,
+        "Concat" => Op::Concat {
+            axis: a.int("axis")?.ok_or("attribute `axis` is missing")?,
+        },
+        "MaxPool" => {
+            a.int("storage_order")?; // Concerns `Indices` only, which nothing reads.
+            Op::MaxPool(pool(a)?)
+        }
+        "AveragePool" => Op::AveragePool(pool(a)?),
+        "GlobalAveragePool" => Op::GlobalAveragePool,
+        "ReduceMean" => Op::ReduceMean {
+            axes: a.ints("axes")?.map(<[i64]>::to_vec),
+            keep_dims: a.flag("keepdims")?.unwrap_or(true),
+            noop_with_empty_axes: a.flag("noop_with_empty_axes")?.unwrap_or(false),
+        },
+        "Flatten" => Op::Flatten {
+            axis: a.int("axis")?.unwrap_or(1),
+        },
+        "Reshape" => Op::Reshape {
+            allow_zero: a.flag("allowzero")?.unwrap_or(false),
+        },
+        "Transpose" => Op::Transpose {
+            perm: permutation(a)?,
+        },
+        "Squeeze" => Op::Squeeze {
+            axes: a.ints("axes")?.map(<[i64]>::to_vec),
+        },
+        "Unsqueeze" => {
+            let axes = a.ints("axes")?.map(<[i64]>::to_vec);
+            if axes.is_none() && node.input.len() < 2 {
+                return Err("attribute `axes` is missing".into());
+            }
+            Op::Unsqueeze { axes }
+        }
+        "Slice" => slice(a, node)?,
+        "Pad" => pad(a, node)?,
+        "Softmax" => Op::Softmax(softmax_axis(a, context.opset)?),
+        "LogSoftmax" => Op::LogSoftmax(softmax_axis(a, context.opset)?),
+        "Dropout" => dropout(a, node, constant(2))?,
+        "Identity" => Op::Identity,
+        "LRN" => Op::Lrn {
+            // The schema's defaults.
+            alpha: a.float("alpha")?.unwrap_or(1e-4),
+            beta: a.float("beta")?.unwrap_or(0.75),
+            bias: a.float("bias")?.unwrap_or(1.0),
+            size: positive(a.int("size")?.ok_or("attribute `size` is missing")?, "size")?,
+        },
+        "Cast" => {
+            a.int("saturate")?; // Both concern 8-bit floats only, which are refused.
+            a.text("round_mode")?;
+            let to = a.int("to")?.ok_or("attribute `to` is missing")?;
+            Op::Cast {
+                to: tensor::element_type(i32::try_from(to).unwrap_or(-1))?,
+            }
+        }
+        "Shape" => Op::Shape {
+            start: a.int("start")?.unwrap_or(0),
+            end: a.int("end")?,
+        },
+        "Gather" => Op::Gather {
+            axis: a.int("axis")?.unwrap_or(0),
+        },
+        "ConstantOfShape" => Op::ConstantOfShape {
+            value: fill_value(a)?,
+        },
+        other => {
+            return Err(format!(
+                "`{other}` is in the table of operators but not read"
+            ));
+        }
+    })
+}
+
+/// The rules of `node`'s operator, where it is supported in operator set `opset`.
+pub(super) fn entry_of(node: &NodeProto, opset: i64) -> Option<&'static Entry> {
+    let default_domain = matches!(node.domain(), "" | "ai.onnx");
+    let entry =
+        table::entry(node.op_type()).filter(|entry| default_domain && entry.exists_in(opset))?;
+    node.overload().is_empty().then_some(entry)
+}
+
+/// The tensor that a `Constant` node makes.
+pub(super) fn constant(
+    node: &mut NodeProto,
+    entry: &Entry,
+    opset: i64,
+    store: &mut Store<'_>,
+) -> Result<(Tensor, Encoding), String> {
+    for attribute in &node.attribute {
+        match attribute.name() {
+            "sparse_value" => {
+                return Err(
+                    "holds a sparse tensor, which is not supported; store it densely".into(),
+                );
+            }
+            "value_string" | "value_strings" => {
+                return Err("holds text, which is not supported".into());
+            }
+            _ => {}
+        }
+    }
+    let attributes = Attributes::of(node, entry, opset)?;
+    let forms = node.attribute.len();
+    if forms != 1 {
+        return Err(format!("holds {forms} values, wanted one"));
+    }
+    fn array<T: Clone>(shape: &[usize], values: &[T]) -> Result<ArcArray<T, IxDyn>, String> {
+        ArcArray::from_shape_vec(IxDyn(shape), values.to_vec()).map_err(|error| error.to_string())
+    }
+    if let Some(value) = attributes.float("value_float")? {
+        return Ok((Tensor::F32(array(&[], &[value])?), Encoding::Typed));
+    }
+    if let Some(values) = attributes.floats("value_floats")? {
+        return Ok((
+            Tensor::F32(array(&[values.len()], values)?),
+            Encoding::Typed,
+        ));
+    }
+    if let Some(value) = attributes.int("value_int")? {
+        return Ok((Tensor::I64(array(&[], &[value])?), Encoding::Typed));
+    }
+    if let Some(values) = attributes.ints("value_ints")? {
+        return Ok((
+            Tensor::I64(array(&[values.len()], values)?),
+            Encoding::Typed,
+        ));
+    }
+    attributes.tensor("value")?;
+    let value = node.attribute.first_mut().and_then(|a| a.t.as_mut());
+    let value = value.ok_or("holds no value")?;
+    store.take(value)
+}
+
+/// The element that a `ConstantOfShape` node fills with.
+fn fill_value(a: &Attributes<'_>) -> Result<Tensor, String> {
+    let value = match a.tensor("value")? {
+        // The schema's default: one f32 zero.
+        None => Tensor::F32(Floats::zeros(IxDyn(&[1]))),
+        Some(value) => Store::new(None).take(&mut value.clone())?.0,
+    };
+    match value.len() {
+        1 => Ok(value),
+        other => Err(format!(
+            "attribute `value` has {other} elements, wanted one"
+        )),
+    }
+}
+
+fn convolution(a: &Attributes<'_>, weight: Option<&Tensor>) -> Result<ConvAttrs, String> {
+    let kernel = a.sizes("kernel_shape", 1)?;
+    let strides = a.sizes("strides", 1)?;
+    let dilations = a.sizes("dilations", 1)?;
+    let pads = a.sizes("pads", 0)?;
+    let of_weight = weight.map(|w| w.shape().len().saturating_sub(2));
+    let of_attributes = [kernel.as_ref(), strides.as_ref(), dilations.as_ref()];
+    let mut spatial = of_attributes.iter().flatten().map(|v| v.len());
+    two_dimensional("convolutions", of_weight.or_else(|| spatial.next()))?;
+    if let (Some(kernel), Some(weight)) = (&kernel, weight)
+        && weight.shape().get(2..) != Some(kernel)
+    {
+        return Err(format!(
+            "attribute `kernel_shape` is {kernel:?}, but the weight's shape is {:?}",
+            weight.shape()
+        ));
+    }
+    Ok(ConvAttrs {
+        strides: pair("strides", strides)?,
+        pads: spatial_pads(pads)?,
+        dilations: pair("dilations", dilations)?,
+        groups: positive(a.int("group")?.unwrap_or(1), "group")?,
+        auto_pad: auto_pad(a)?,
+    })
+}
+
+fn pool(a: &Attributes<'_>) -> Result<PoolAttrs, String> {
+    let kernel = a
+        .sizes("kernel_shape", 1)?
+        .ok_or("attribute `kernel_shape` is missing")?;
+    two_dimensional("pools", Some(kernel.len()))?;
+    Ok(PoolAttrs {
+        kernel: pair("kernel_shape", Some(kernel))?,
+        strides: pair("strides", a.sizes("strides", 1)?)?,
+        pads: spatial_pads(a.sizes("pads", 0)?)?,
+        dilations: pair("dilations", a.sizes("dilations", 1)?)?,
+        auto_pad: auto_pad(a)?,
+        ceil_mode: a.flag("ceil_mode")?.unwrap_or(false),
+        count_include_pad: a.flag("count_include_pad")?.unwrap_or(false),
+    })
+}
+
+/// `spatial` is the number of spatial axes, where it is known.
+fn two_dimensional(what: &str, spatial: Option<usize>) -> Result<(), String> {
+    match spatial {
+        None | Some(2) => Ok(()),
+        Some(other) => Err(format!(
+            "only two-dimensional {what} are supported, this one has {other} spatial axes"
+        )),
+    }
+}
+
+/// `[height, width]`, 1 where nothing is stated.
+fn pair(name: &str, values: Option<Vec<usize>>) -> Result<[usize; 2], String> {
+    match values.as_deref() {
+        None => Ok([1, 1]),
+        Some(&[height, width]) => Ok([height, width]),
+        Some(other) => Err(format!(
+            "attribute `{name}` has {} values, wanted 2",
+            other.len()
+        )),
+    }
+}
+
+fn spatial_pads(values: Option<Vec<usize>>) -> Result<SpatialPads, String> {
+    match values.as_deref() {
+        None => Ok(SpatialPads::default()),
+        Some(&[top, left, bottom, right]) => Ok(SpatialPads {
+            top,
+            left,
+            bottom,
+            right,
+        }),
+        Some(other) => Err(format!(
+            "attribute `pads` has {} values, wanted 4",
+            other.len()
+        )),
+    }
+}
+
+fn auto_pad(a: &Attributes<'_>) -> Result<AutoPad, String> {
+    match a.text("auto_pad")? {
+        None | Some("NOTSET" | "") => Ok(AutoPad::NotSet),
+        Some("SAME_UPPER") => Ok(AutoPad::SameUpper),
+        Some("SAME_LOWER") => Ok(AutoPad::SameLower),
+        Some("VALID") => Ok(AutoPad::Valid),
+        Some(other) => Err(format!(
+            "attribute `auto_pad` is `{other}`, which is unknown"
+        )),
+    }
+}
+
+fn positive(value: i64, name: &str) -> Result<usize, String> {
+    let size = i32::try_from(value)
+        .ok()
+        .and_then(|v| usize::try_from(v).ok());
+    size.filter(|&v| v > 0)
+        .ok_or_else(|| format!("attribute `{name}` is {value}, wanted 1 or more"))
+}
+
+fn batch_normalization(a: &Attributes<'_>) -> Result<Op, String> {
+    if a.flag("training_mode")?.unwrap_or(false) {
+        return Err("is in training mode; export the model in evaluation mode".into());
+    }
+    if !a.flag("spatial")?.unwrap_or(true) {
+        return Err(
+            "attribute `spatial` is 0 (statistics for each position), which is not supported"
+                .into(),
+        );
+    }
+    Ok(Op::BatchNormalization {
+        // The schema's defaults.
+        epsilon: a.float("epsilon")?.unwrap_or(1e-5),
+        momentum: a.float("momentum")?.unwrap_or(0.9),
+    })
+}
+
+fn permutation(a: &Attributes<'_>) -> Result<Option<Vec<usize>>, String> {
+    let Some(perm) = a.sizes("perm", 0)? else {
+        return Ok(None);
+    };
+    let mut sorted = perm.clone();
+    sorted.sort_unstable();
+    if sorted.iter().enumerate().any(|(i, &axis)| i != axis) {
+        return Err(format!("attribute `perm` {perm:?} is not a permutation"));
+    }
+    Ok(Some(perm))
+}
+
+fn slice(a: &Attributes<'_>, node: &NodeProto) -> Result<Op, String> {
+    let starts = a.ints("starts")?;
+    let ends = a.ints("ends")?;
+    let axes = a.ints("axes")?;
+    if node.input.len() > 1 {
+        return Ok(Op::Slice { bounds: None });
+    }
+    let starts = starts.ok_or("attribute `starts` is missing")?;
+    let ends = ends.ok_or("attribute `ends` is missing")?;
+    if starts.len() != ends.len() || axes.is_some_and(|axes| axes.len() != starts.len()) {
+        return Err("attributes `starts`, `ends` and `axes` differ in length".into());
+    }
+    Ok(Op::Slice {
+        bounds: Some(SliceBounds {
+            starts: starts.to_vec(),
+            ends: ends.to_vec(),
+            axes: axes.map(<[i64]>::to_vec),
+        }),
+    })
+}
+
+fn pad(a: &Attributes<'_>, node: &NodeProto) -> Result<Op, String> {
+    let mode = match a.text("mode")? {
+        None | Some("constant") => PadMode::Constant,
+        Some("reflect") => PadMode::Reflect,
+        Some("edge") => PadMode::Edge,
+        Some(other) => {
+            return Err(format!(
+                "mode `{other}` is not supported; supported are constant, reflect and edge"
+            ));
+        }
+    };
+    let pads = a.ints("pads")?.map(<[i64]>::to_vec);
+    if pads.is_none() && node.input.len() < 2 {
+        return Err("attribute `pads` is missing".into());
+    }
+    Ok(Op::Pad {
+        mode,
+        pads,
+        value: a.float("value")?,
+    })
+}
+
+fn softmax_axis(a: &Attributes<'_>, opset: i64) -> Result<SoftmaxAxis, String> {
+    let axis = a.int("axis")?;
+    Ok(if opset < 13 {
+        SoftmaxAxis::FlattenFrom(axis.unwrap_or(1))
+    } else {
+        SoftmaxAxis::Single(axis.unwrap_or(-1))
+    })
+}
+
+fn dropout(a: &Attributes<'_>, node: &NodeProto, training: Option<&Tensor>) -> Result<Op, String> {
+    a.int("seed")?; // Concerns training mode only.
+    let stated = node.input.get(2).is_some_and(|name| !name.is_empty());
+    let evaluation = match training {
+        Some(Tensor::Bool(mode)) => mode.iter().all(|&on| !on),
+        _ => !stated,
+    };
+    if !evaluation {
+        return Err("is, or may be, in training mode; export the model in evaluation mode".into());
+    }
+    Ok(Op::Dropout {
+        ratio: a.float("ratio")?,
+    })
+}

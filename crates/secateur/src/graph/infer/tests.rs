@@ -1,3 +1,5 @@
+//! Tests of inference: each rule against the ONNX specification, NumPy, ONNX Runtime or a loop.
+
 #![allow(clippy::unwrap_used)]
 
 use super::*;

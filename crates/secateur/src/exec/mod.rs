@@ -4,6 +4,12 @@
 //! initializers and the [`Tap`]s, and knows nothing of losses, optimizers or pruning. The caller
 //! supplies the gradient of its loss with respect to the outputs.
 
+mod burn;
+mod statistic;
+
+pub use self::burn::{BurnDevice, BurnEngine};
+pub use self::statistic::Statistic;
+
 use crate::graph::Graph;
 use crate::tensor::Floats;
 use std::collections::BTreeMap;
@@ -88,10 +94,11 @@ pub trait Session {
     fn forward(&mut self, input: &Floats) -> Result<Vec<Floats>, ExecError>;
 
     /// Computes the outputs, asks `loss_gradient` for their gradients, and returns the gradient of
-    /// every trainable initializer by name. All taps see it.
+    /// every trainable initializer by name (zeros where the outputs do not depend on it). All taps
+    /// see it.
     ///
     /// # Errors
-    /// [`ExecError`] where the input does not fit the graph.
+    /// [`ExecError`] where the input does not fit the graph, or a returned gradient not its output.
     fn step(
         &mut self,
         input: &Floats,
@@ -104,33 +111,11 @@ pub trait Session {
     /// [`ExecError`] where `name` is not trainable or the shape differs.
     fn set(&mut self, name: &str, value: &Floats) -> Result<(), ExecError>;
 
-    /// The statistics gathered so far.
+    /// The statistics gathered so far; a tap that has seen nothing yet is not in the map.
     fn statistics(&self) -> &BTreeMap<Tap, Statistic>;
-}
 
-/// What a tap has gathered, in `f64`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Statistic {
-    /// For [`Keep::Moments`].
-    Moments {
-        /// Images seen.
-        images: u64,
-        /// Values seen per channel (images times positions).
-        count: u64,
-        /// Sum per channel.
-        sum: Vec<f64>,
-        /// Sum of squares per channel.
-        sum_of_squares: Vec<f64>,
-    },
-    /// For [`Keep::SecondMoment`].
-    SecondMoment {
-        /// Images seen.
-        images: u64,
-        /// Positions seen (images times positions).
-        count: u64,
-        /// The sum of `v v^T`.
-        sum: ndarray::Array2<f64>,
-    },
+    /// Hands out the statistics gathered so far and begins anew: a training window ends.
+    fn take_statistics(&mut self) -> BTreeMap<Tap, Statistic>;
 }
 
 /// A graph that cannot run.
@@ -152,6 +137,28 @@ pub enum ExecError {
         /// What is wrong.
         problem: String,
     },
+    /// The graph has another number of inputs than one.
+    #[error("the graph has {0} inputs; an engine runs graphs of one")]
+    Inputs(usize),
+    /// The caller's gradient does not fit the output.
+    #[error("gradient of output `{output}`: {problem}")]
+    OutputGradient {
+        /// The output.
+        output: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A tapped value has no channel axis, or another number of channels than before.
+    #[error("tap of `{value}`: {problem}")]
+    Tap {
+        /// The value.
+        value: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The device failed.
+    #[error("device: {0}")]
+    Device(String),
     /// A trainable initializer is not `f32`, or a new value has another shape.
     #[error("initializer `{name}`: {problem}")]
     Parameter {

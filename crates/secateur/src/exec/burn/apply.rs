@@ -1,0 +1,129 @@
+//! The one place that says which function runs an operator.
+
+use super::value::Value;
+use super::{arithmetic, conv, linear, norm, pool, reduce, shape};
+use crate::exec::{BatchNormMode, ExecError};
+use crate::graph::{Op, Operands};
+use crate::tensor::ElementType;
+
+/// A node's inputs: on the device, or on the host where they are constants that steer it.
+pub(super) struct Args<'a> {
+    pub(super) operands: Operands<'a>,
+    pub(super) out_shape: &'a [usize],
+    pub(super) batch_norm: BatchNormMode,
+    /// Hands out an input by its index. A value that nothing reads afterwards is given away, so
+    /// that the device may overwrite it.
+    pub(super) fetch: &'a mut dyn FnMut(usize) -> Option<Value>,
+}
+
+impl<'a> Args<'a> {
+    /// An error that names the node.
+    pub(super) fn error(&self, problem: impl Into<String>) -> ExecError {
+        ExecError::Node {
+            node: self.operands.node.name.clone(),
+            op: self.operands.node.op.name(),
+            problem: problem.into(),
+        }
+    }
+
+    /// The number of inputs, those left out included.
+    pub(super) fn len(&self) -> usize {
+        self.operands.node.inputs.len()
+    }
+
+    /// An input on the device.
+    pub(super) fn take(&mut self, index: usize) -> Result<Value, ExecError> {
+        match self.take_optional(index)? {
+            Some(value) => Ok(value),
+            None => Err(self.error(format!("input {index} is missing"))),
+        }
+    }
+
+    /// An optional input on the device.
+    pub(super) fn take_optional(&mut self, index: usize) -> Result<Option<Value>, ExecError> {
+        let Some(name) = self.operands.name(index) else {
+            return Ok(None);
+        };
+        match (self.fetch)(index) {
+            Some(value) => Ok(Some(value)),
+            None => Err(self.error(format!("input `{name}` is not an `f32` value"))),
+        }
+    }
+
+    /// The shape of an input.
+    pub(super) fn shape(&self, index: usize) -> Result<&'a [usize], ExecError> {
+        Ok(self.operands.shape(index)?)
+    }
+
+    /// The shape of an input of four axes: images, channels, height and width.
+    pub(super) fn image_shape(&self, index: usize) -> Result<[usize; 4], ExecError> {
+        let shape = self.shape(index)?;
+        shape
+            .try_into()
+            .map_err(|_| self.error(format!("shape {shape:?} has not four axes")))
+    }
+}
+
+/// Computes the first output of a node.
+pub(super) fn apply(args: &mut Args<'_>) -> Result<Value, ExecError> {
+    let node = args.operands.node;
+    match &node.op {
+        Op::Conv(attrs) => conv::conv(args, attrs),
+        Op::Gemm {
+            alpha,
+            beta,
+            trans_a,
+            trans_b,
+        } => linear::gemm(args, *alpha, *beta, [*trans_a, *trans_b]),
+        Op::MatMul => linear::matmul(args),
+        Op::BatchNormalization {
+            epsilon,
+            momentum: _,
+        } => norm::batch_norm(args, *epsilon),
+        Op::Activation(activation) => arithmetic::activation(args, *activation),
+        Op::PRelu => arithmetic::prelu(args),
+        Op::Clip { min: _, max: _ } => arithmetic::clip(args),
+        Op::Arithmetic(operation) => arithmetic::arithmetic(args, *operation),
+        Op::Sum => arithmetic::sum(args),
+        Op::Concat { axis } => shape::concat(args, *axis),
+        Op::MaxPool(attrs) => pool::max_pool(args, attrs),
+        Op::AveragePool(attrs) => pool::average_pool(args, attrs),
+        Op::GlobalAveragePool => reduce::global_average_pool(args),
+        Op::ReduceMean { .. } => reduce::mean(args),
+        Op::Flatten { axis: _ }
+        | Op::Reshape { allow_zero: _ }
+        | Op::Squeeze { axes: _ }
+        | Op::Unsqueeze { axes: _ } => {
+            let value = args.take(0)?;
+            Ok(value.reshaped(args.out_shape))
+        }
+        Op::Transpose { perm } => shape::transpose(args, perm.as_deref()),
+        Op::Slice { bounds: _ } => shape::slice(args),
+        Op::Pad {
+            mode,
+            pads: _,
+            value: _,
+        } => shape::pad(args, *mode),
+        Op::Softmax(axis) => norm::softmax(args, *axis),
+        Op::LogSoftmax(axis) => norm::log_softmax(args, *axis),
+        Op::Dropout { ratio: _ } | Op::Identity => args.take(0),
+        Op::Lrn {
+            alpha,
+            beta,
+            bias,
+            size,
+        } => norm::lrn(args, *alpha, *beta, *bias, *size),
+        Op::Cast { to } => {
+            let value = args.take(0)?;
+            match to {
+                ElementType::F32 => Ok(value),
+                ElementType::F64 | ElementType::I32 | ElementType::I64 | ElementType::Bool => {
+                    Err(args.error(format!("computed values are `f32`; cannot cast to {to:?}")))
+                }
+            }
+        }
+        Op::Shape { .. } | Op::Gather { .. } | Op::ConstantOfShape { .. } => {
+            Err(args.error("runs on constants and shapes only"))
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What has to be computed for one input shape, in which order, and when a value is last read.
+
+use super::value::MAX_RANK;
+use crate::exec::ExecError;
+use crate::graph::{Graph, Inferred, infer};
+use crate::tensor::Tensor;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The nodes to run for a set of wanted values.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Schedule {
+    /// Indices into `Graph::nodes`, in order.
+    pub(super) nodes: Vec<usize>,
+    /// For each value, the position in `nodes` that reads it last; wanted values are not listed.
+    pub(super) last_use: BTreeMap<String, usize>,
+}
+
+/// Shapes and schedules for one shape of the input.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) input_shape: Vec<usize>,
+    pub(super) inferred: Inferred,
+    /// For a forward pass.
+    pub(super) forward: Schedule,
+    /// For a forward pass that a backward pass follows.
+    pub(super) step: Schedule,
+}
+
+/// The values that plans are made for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    /// Needed by a forward pass.
+    pub(super) forward: BTreeSet<String>,
+    /// Needed by a step: those of the forward pass and the gradient taps.
+    pub(super) step: BTreeSet<String>,
+    /// Initializers that may change: what depends on them is never taken for a constant.
+    pub(super) trainable: BTreeSet<String>,
+}
+
+impl Plan {
+    /// Plans for an input `input` of shape `input_shape`.
+    pub(super) fn new(
+        graph: &Graph,
+        input: &str,
+        input_shape: &[usize],
+        wanted: &Wanted,
+    ) -> Result<Self, ExecError> {
+        let shapes = BTreeMap::from([(input.to_owned(), input_shape.to_vec())]);
+        let mut inferred = infer(graph, &shapes)?;
+        let variable = dependents(graph, &wanted.trainable);
+        inferred
+            .constants
+            .retain(|name, _| !variable.contains(name.as_str()));
+        let plan = Self {
+            input_shape: input_shape.to_vec(),
+            forward: Schedule::new(graph, &inferred, &wanted.forward),
+            step: Schedule::new(graph, &inferred, &wanted.step),
+            inferred,
+        };
+        plan.check(graph, &plan.step)?;
+        Ok(plan)
+    }
+
+    /// The shape of a value; empty where inference knows none.
+    pub(super) fn shape(&self, value: &str) -> &[usize] {
+        self.inferred.shapes.get(value).map_or(&[], Vec::as_slice)
+    }
+
+    /// A value that is known before anything runs: a stored or a computed constant.
+    pub(super) fn constant<'p>(&'p self, graph: &'p Graph, value: &str) -> Option<&'p Tensor> {
+        self.inferred
+            .constants
+            .get(value)
+            .or_else(|| graph.initializers.get(value))
+    }
+
+    /// Refuses what the device cannot hold.
+    fn check(&self, graph: &Graph, schedule: &Schedule) -> Result<(), ExecError> {
+        for &index in &schedule.nodes {
+            let node = &graph.nodes[index];
+            let problem = |problem: String| ExecError::Node {
+                node: node.name.clone(),
+                op: node.op.name(),
+                problem,
+            };
+            for value in node.inputs.iter().chain(node.outputs.first()) {
+                let shape = self.shape(value);
+                if shape.len() > MAX_RANK {
+                    let rank = shape.len();
+                    return Err(problem(format!(
+                        "`{value}` has rank {rank}, more than {MAX_RANK}"
+                    )));
+                }
+                let is_empty = shape.contains(&0);
+                if is_empty && self.constant(graph, value).is_none() {
+                    return Err(problem(format!(
+                        "`{value}` has no elements (shape {shape:?})"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Schedule {
+    fn new(graph: &Graph, inferred: &Inferred, wanted: &BTreeSet<String>) -> Self {
+        let is_known = |name: &str| {
+            inferred.constants.contains_key(name) || graph.initializers.contains_key(name)
+        };
+        let mut needed: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
+        let mut nodes = Vec::new();
+        for (index, node) in graph.nodes.iter().enumerate().rev() {
+            let makes_needed = node
+                .outputs
+                .iter()
+                .any(|name| !name.is_empty() && needed.contains(name.as_str()) && !is_known(name));
+            if makes_needed {
+                nodes.push(index);
+                needed.extend(
+                    node.inputs
+                        .iter()
+                        .map(String::as_str)
+                        .filter(|n| !n.is_empty()),
+                );
+            }
+        }
+        nodes.reverse();
+        let mut last_use = BTreeMap::new();
+        for (position, &index) in nodes.iter().enumerate() {
+            for name in graph.nodes[index]
+                .inputs
+                .iter()
+                .filter(|n| !wanted.contains(*n))
+            {
+                last_use.insert(name.clone(), position);
+            }
+        }
+        Self { nodes, last_use }
+    }
+}
+
+/// The values that are computed from any of `sources`.
+fn dependents<'g>(graph: &'g Graph, sources: &BTreeSet<String>) -> BTreeSet<&'g str> {
+    let mut found = BTreeSet::new();
+    for node in &graph.nodes {
+        let depends = node
+            .inputs
+            .iter()
+            .any(|name| sources.contains(name) || found.contains(name.as_str()));
+        if depends {
+            found.extend(
+                node.outputs
+                    .iter()
+                    .map(String::as_str)
+                    .filter(|n| !n.is_empty()),
+            );
+        }
+    }
+    found
+}

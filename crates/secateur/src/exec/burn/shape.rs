@@ -1,0 +1,104 @@
+//! Values cut, joined, padded and turned.
+
+use super::apply::Args;
+use super::value::{Value, map_tensor};
+use crate::exec::ExecError;
+use crate::graph::PadMode;
+use ::burn::tensor::{Slice, Tensor, ops::PadMode as DevicePadMode};
+
+/// `Concat`.
+pub(super) fn concat(args: &mut Args<'_>, axis: i64) -> Result<Value, ExecError> {
+    let shape = args.out_shape;
+    let axis = args.operands.axis(axis, shape.len())?;
+    let outer: usize = shape[..axis].iter().product();
+    let inner: usize = shape[axis + 1..].iter().product();
+    let mut parts = Vec::with_capacity(args.len());
+    for index in 0..args.len() {
+        let len = args.shape(index)?.get(axis).copied().unwrap_or(0);
+        if len > 0 {
+            parts.push(args.take(index)?.reshape([outer, len, inner]));
+        }
+    }
+    Ok(Value::from(Tensor::cat(parts, 1)).reshaped(shape))
+}
+
+/// `Transpose`.
+pub(super) fn transpose(args: &mut Args<'_>, perm: Option<&[usize]>) -> Result<Value, ExecError> {
+    let rank = args.shape(0)?.len();
+    let perm: Vec<usize> = match perm {
+        Some(perm) => perm.to_vec(),
+        None => (0..rank).rev().collect(),
+    };
+    let mut sorted = perm.clone();
+    sorted.sort_unstable();
+    if sorted != (0..rank).collect::<Vec<_>>() {
+        return Err(args.error(format!("{perm:?} does not permute {rank} axes")));
+    }
+    let value = args.take(0)?;
+    Ok(map_tensor!(value, tensor => {
+        let mut axes: [isize; _] = tensor.dims().map(|_| 0);
+        for (axis, &from) in axes.iter_mut().zip(&perm) {
+            *axis = from as isize;
+        }
+        tensor.permute(axes)
+    }))
+}
+
+/// `Slice`, with steps of either sign.
+pub(super) fn slice(args: &mut Args<'_>) -> Result<Value, ExecError> {
+    let mut slices = Vec::new();
+    for axis in args.operands.slices()? {
+        // Burn walks the range `first..last` backwards where the step is negative.
+        let reach = (axis.len - 1) * axis.step.unsigned_abs() as usize;
+        let (first, last) = if axis.step > 0 {
+            (axis.start, axis.start + reach + 1)
+        } else {
+            (axis.start - reach, axis.start + 1)
+        };
+        let step = if axis.len == 1 { 1 } else { axis.step as isize };
+        slices.push(Slice::new(first as isize, Some(last as isize), step));
+    }
+    let value = args.take(0)?;
+    if slices.is_empty() {
+        return Ok(value);
+    }
+    Ok(map_tensor!(value, tensor => tensor.slice(slices.as_slice())))
+}
+
+/// `Pad`. Negative pads crop.
+pub(super) fn pad(args: &mut Args<'_>, mode: PadMode) -> Result<Value, ExecError> {
+    let shape = args.shape(0)?;
+    let mut padding = Vec::with_capacity(shape.len());
+    let mut kept = Vec::with_capacity(shape.len());
+    let mut is_cropped = false;
+    for (&len, [before, after]) in shape.iter().zip(args.operands.pad_widths()?) {
+        let cropped = [before, after].map(|pad| (-pad.min(0)).unsigned_abs() as usize);
+        let grown = [before, after].map(|pad| pad.max(0).unsigned_abs() as usize);
+        let rest = len.saturating_sub(cropped[0]).saturating_sub(cropped[1]);
+        let longest = grown[0].max(grown[1]);
+        let is_possible = match mode {
+            PadMode::Constant | PadMode::Edge => rest > 0,
+            PadMode::Reflect => longest < rest,
+        };
+        if !is_possible {
+            let problem = format!("pads {before} and {after} on an axis of length {len}");
+            return Err(args.error(problem));
+        }
+        is_cropped |= rest < len;
+        kept.push(Slice::from(cropped[0]..cropped[0] + rest));
+        padding.push((grown[0], grown[1]));
+    }
+    let mode = match mode {
+        PadMode::Constant => DevicePadMode::Constant(args.operands.pad_value()?),
+        PadMode::Reflect => DevicePadMode::Reflect,
+        PadMode::Edge => DevicePadMode::Edge,
+    };
+    let mut value = args.take(0)?;
+    if is_cropped {
+        value = map_tensor!(value, tensor => tensor.slice(kept.as_slice()));
+    }
+    if padding.iter().all(|&pads| pads == (0, 0)) {
+        return Ok(value);
+    }
+    Ok(map_tensor!(value, tensor => tensor.pad(padding.as_slice(), mode)))
+}

@@ -1,0 +1,213 @@
+//! Running statistics of tapped values, folded on the host in `f64`.
+//!
+//! Sums are taken over fixed chunks of images and added in order, so that a result does not depend
+//! on the number of threads.
+
+use super::Keep;
+use crate::tensor::Floats;
+use ndarray::{Array2, ArrayView3};
+use rayon::prelude::*;
+
+/// What a tap has gathered, in `f64`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Statistic {
+    /// For [`Keep::Moments`].
+    Moments {
+        /// Images seen.
+        images: u64,
+        /// Values seen per channel (images times positions).
+        count: u64,
+        /// Sum per channel.
+        sum: Vec<f64>,
+        /// Sum of squares per channel.
+        sum_of_squares: Vec<f64>,
+    },
+    /// For [`Keep::SecondMoment`].
+    SecondMoment {
+        /// Images seen.
+        images: u64,
+        /// Positions seen (images times positions).
+        count: u64,
+        /// The sum of `v v^T`.
+        sum: Array2<f64>,
+    },
+}
+
+/// Second moments are summed over this many chunks of a batch: enough for the threads of a
+/// workstation, few enough that their `[channels, channels]` sums fit in memory.
+const CHUNKS: usize = 8;
+
+/// Columns of the matrices that are multiplied: images with fewer positions are joined.
+const COLUMNS: usize = 256;
+
+impl Statistic {
+    /// A statistic of `channels` channels that has seen nothing.
+    pub(super) fn new(keep: Keep, channels: usize) -> Self {
+        match keep {
+            Keep::Moments => Self::Moments {
+                images: 0,
+                count: 0,
+                sum: vec![0.0; channels],
+                sum_of_squares: vec![0.0; channels],
+            },
+            Keep::SecondMoment => Self::SecondMoment {
+                images: 0,
+                count: 0,
+                sum: Array2::zeros((channels, channels)),
+            },
+        }
+    }
+
+    /// The number of channels.
+    pub(super) fn channels(&self) -> usize {
+        match self {
+            Self::Moments { sum, .. } => sum.len(),
+            Self::SecondMoment { sum, .. } => sum.nrows(),
+        }
+    }
+
+    /// Adds a batch `[images, channels, ...]` with as many channels as this statistic has.
+    pub(super) fn fold(&mut self, batch: &Floats) {
+        let [n_images, n_channels] = [batch.shape()[0], batch.shape()[1]];
+        let n_positions: usize = batch.shape()[2..].iter().product();
+        let batch = batch.as_standard_layout();
+        let Ok(batch) = batch
+            .view()
+            .into_shape_with_order((n_images, n_channels, n_positions))
+        else {
+            return; // Cannot happen: the layout is standard and the sizes agree.
+        };
+        let seen = (n_images * n_positions) as u64;
+        match self {
+            Self::Moments {
+                images,
+                count,
+                sum,
+                sum_of_squares,
+            } => {
+                *images += n_images as u64;
+                *count += seen;
+                for image in batch.outer_iter() {
+                    for (channel, row) in image.outer_iter().enumerate() {
+                        let (mut total, mut squares) = (0.0, 0.0);
+                        for &value in row {
+                            let value = f64::from(value);
+                            total += value;
+                            squares += value * value;
+                        }
+                        sum[channel] += total;
+                        sum_of_squares[channel] += squares;
+                    }
+                }
+            }
+            Self::SecondMoment { images, count, sum } => {
+                *images += n_images as u64;
+                *count += seen;
+                *sum += &second_moment(batch);
+            }
+        }
+    }
+}
+
+/// The sum over images and positions of `v v^T` for `batch` `[images, channels, positions]`.
+fn second_moment(batch: ArrayView3<'_, f32>) -> Array2<f64> {
+    let (n_images, n_channels, n_positions) = batch.dim();
+    let chunk = n_images.div_ceil(CHUNKS).max(1);
+    let joined = (COLUMNS / n_positions.max(1)).clamp(1, chunk);
+    let partial: Vec<Array2<f64>> = (0..n_images.div_ceil(chunk))
+        .into_par_iter()
+        .map(|index| {
+            let first = index * chunk;
+            let last = (first + chunk).min(n_images);
+            let mut sum = Array2::zeros((n_channels, n_channels));
+            for start in (first..last).step_by(joined) {
+                let end = (start + joined).min(last);
+                let mut columns = Array2::<f64>::zeros((n_channels, (end - start) * n_positions));
+                for image in start..end {
+                    let offset = (image - start) * n_positions;
+                    for channel in 0..n_channels {
+                        for position in 0..n_positions {
+                            columns[[channel, offset + position]] =
+                                f64::from(batch[[image, channel, position]]);
+                        }
+                    }
+                }
+                ndarray::linalg::general_mat_mul(1.0, &columns, &columns.t(), 1.0, &mut sum);
+            }
+            sum
+        })
+        .collect();
+    let mut sum = Array2::zeros((n_channels, n_channels));
+    for part in partial {
+        sum += &part;
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::{Array, IxDyn};
+
+    /// A batch whose values are known small integers, so that all sums are exact.
+    fn batch(shape: &[usize]) -> Floats {
+        let len: usize = shape.iter().product();
+        let values = (0..len).map(|i| ((i * 7 + 3) % 11) as f32 - 5.0).collect();
+        Array::from_shape_vec(IxDyn(shape), values)
+            .unwrap_or_default()
+            .into_shared()
+    }
+
+    #[test]
+    fn moments_are_sums_over_images_and_positions() {
+        let batch = batch(&[3, 2, 2, 2]);
+        let mut statistic = Statistic::new(Keep::Moments, 2);
+        statistic.fold(&batch);
+        statistic.fold(&batch);
+        let (mut want_sum, mut want_squares) = (vec![0.0; 2], vec![0.0; 2]);
+        for (index, &value) in batch.indexed_iter() {
+            want_sum[index[1]] += 2.0 * f64::from(value);
+            want_squares[index[1]] += 2.0 * f64::from(value * value);
+        }
+        assert_eq!(
+            statistic,
+            Statistic::Moments {
+                images: 6,
+                count: 24,
+                sum: want_sum,
+                sum_of_squares: want_squares
+            }
+        );
+    }
+
+    #[test]
+    fn the_second_moment_is_the_sum_of_outer_products() {
+        for shape in [vec![19, 3, 2, 2], vec![5, 4], vec![1, 2, 20, 20]] {
+            let batch = batch(&shape);
+            let channels = shape[1];
+            let positions: usize = shape[2..].iter().product();
+            let flat: Vec<f32> = batch.iter().copied().collect();
+            let at =
+                |n: usize, c: usize, p: usize| f64::from(flat[(n * channels + c) * positions + p]);
+            let mut want = Array2::zeros((channels, channels));
+            for n in 0..shape[0] {
+                for p in 0..positions {
+                    for i in 0..channels {
+                        for j in 0..channels {
+                            want[[i, j]] += at(n, i, p) * at(n, j, p);
+                        }
+                    }
+                }
+            }
+            let mut statistic = Statistic::new(Keep::SecondMoment, channels);
+            statistic.fold(&batch);
+            let count = (shape[0] * positions) as u64;
+            let want = Statistic::SecondMoment {
+                images: shape[0] as u64,
+                count,
+                sum: want,
+            };
+            assert_eq!(statistic, want, "shape {shape:?}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Files that are whole or absent: written to a temporary name in the same folder, then renamed.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A file that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write `{}`: {source}", path.display())]
+pub struct WriteError {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// Writes `bytes` to `path` so that a reader, or a crash, sees the old content or the new one.
+///
+/// # Errors
+/// [`WriteError`] where the folder does not exist, is read-only or full.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder_of(path))?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        make_readable(file.as_file())?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(|source| WriteError {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Checks, before long work, that `path` can be written.
+///
+/// # Errors
+/// [`WriteError`] where its folder does not exist or takes no new file, or `path` is a folder.
+pub fn check_writable(path: &Path) -> Result<(), WriteError> {
+    let check = || -> io::Result<()> {
+        if path.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
+        tempfile::NamedTempFile::new_in(folder_of(path)).map(drop)
+    };
+    check().map_err(|source| WriteError {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Temporary files are private to their owner; results are as readable as any other file.
+#[cfg(unix)]
+fn make_readable(file: &std::fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn make_readable(_file: &std::fs::File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"two").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_folder_is_found_before_writing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("absent/a.bin");
+        let error = check_writable(&path).unwrap_err();
+        assert!(error.to_string().contains("absent/a.bin"));
+        assert!(check_writable(folder.path()).is_err());
+    }
+}

@@ -1,0 +1,426 @@
+//! `compress`: the whole job, from a pre-trained network to a verified smaller file.
+
+use super::clock::Clock;
+use super::rounds::{Context, Pruned, exported_size, prune_in_rounds};
+use super::stages::{decompose_config, fit_config, shapes, source, transfer_network};
+use super::{
+    PipelineError, Prepared, Resume, Run, RunKey, Settings, Target, prepare,
+};
+use crate::cost::{self, Cost};
+use crate::data::{Augment, Order, Split};
+use crate::decompose::{DecomposeSummary, convolutions, examine};
+use crate::exec::{BatchNormMode, Engine, Request};
+use crate::files::{check_writable, write_atomic};
+use crate::fold::{FoldConfig, fold};
+use crate::graph::{Graph, factored_layers};
+use crate::onnx::{self, Model};
+use crate::progress::Progress;
+use crate::report::{
+    CompressReport, LayerKind, LayerResult, Measure, TargetResult, VerifyResult,
+};
+use crate::train::{FitSummary, Source, Trainable, accuracy, fit, names, steps_per_epoch};
+use crate::transfer::TransferSummary;
+use crate::verify::{self, VerifyError};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// What `compress` works on.
+pub struct Job<'j> {
+    /// The network's file.
+    pub model: &'j Path,
+    /// Where the smaller network goes.
+    pub output: &'j Path,
+    /// The run's folder.
+    pub run: &'j Path,
+    /// Whether an unfinished run goes on.
+    pub resume: Resume,
+    /// All choices.
+    pub settings: &'j Settings,
+    /// Threads and library of the runtime that verifies.
+    pub runtime_options: &'j verify::Options,
+    /// What trains.
+    pub engine: &'j dyn Engine,
+    /// Who hears of the progress.
+    pub progress: &'j dyn Progress,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TransferState {
+    summary: TransferSummary,
+    val_top1: f64,
+    n_val: usize,
+}
+
+/// Does the whole job and writes the run's folder and the output.
+///
+/// # Errors
+/// [`PipelineError`] names what stands in the way. A missed target is no error: see
+/// [`CompressReport::goal_met`].
+pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
+    let (settings, engine, progress) = (job.settings, job.engine, job.progress);
+    let mut clock = Clock::default();
+    check(settings)?;
+    check_writable(job.output)?;
+    let runtime = verify::open(settings.verify.runtime, job.runtime_options)?;
+    let model = onnx::read(job.model)?;
+    let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
+    if prepared.dataset.len(Split::Test) == 0 {
+        return Err(PipelineError::NoTestImages);
+    }
+    let key = RunKey {
+        secateur: env!("CARGO_PKG_VERSION").to_owned(),
+        model: job.model.display().to_string(),
+        model_crc32: crc32(&onnx::to_bytes(&model)?),
+        data_crc32: prepared.dataset.fingerprint(),
+        settings: settings.clone(),
+    };
+    reject_infeasible(&model.graph, &prepared, settings)?;
+    let run = Run::open(job.run, &key, job.resume)?;
+
+    let (transferred, state) = clock.time("transfer", || {
+        run.stage("transfer", &model, || {
+            let mut store = run.training("transfer");
+            let graph = &model.graph;
+            let trained = transfer_network(engine, graph, &prepared, settings, &mut store, progress)?;
+            let source = source(&prepared, settings);
+            let logits = &trained.summary.logits;
+            let found = accuracy(engine, &trained.graph, logits, &source, Split::Val, progress)?;
+            let state = TransferState {
+                val_top1: found.top1,
+                n_val: found.n,
+                summary: trained.summary,
+            };
+            Ok((trained.graph, state))
+        })
+    })?;
+    let before_bytes = onnx::to_bytes(&model.with_graph(transferred.clone()))?;
+    let original = cost::of(&transferred, &shapes(&transferred, &prepared)?);
+    progress.note(&format!(
+        "transferred network: {} parameters, {} MACs, validation top-1 {:.2} % (n = {})",
+        original.params,
+        original.macs,
+        100.0 * state.val_top1,
+        state.n_val
+    ));
+
+    let (head, logits) = (state.summary.head.as_str(), state.summary.logits.as_str());
+    let config = decompose_config(settings, head)?;
+    let summary = examine(&transferred, &config)?;
+    let (decomposed, ()) = clock.time("statistics", || {
+        run.stage("decompose", &model, || {
+            let (graph, _) = convolutions(&transferred, &config, progress)?;
+            if factored_layers(&graph).is_empty() {
+                return Err(PipelineError::NothingToPrune);
+            }
+            Ok((graph, ()))
+        })
+    })?;
+    let context = Context {
+        engine,
+        prepared: &prepared,
+        settings,
+        run: &run,
+        model: &model,
+        head,
+        logits,
+        original: &original,
+        original_bytes: before_bytes.len() as u64,
+        val_top1: state.val_top1,
+        progress,
+    };
+    let pruned = clock.time("prune", || prune_in_rounds(&context, &decomposed))?;
+    run.write_json("plan.json", &pruned.plan)?;
+    let tuned = clock.time("train", || fine_tune(&context, &pruned))?;
+    let (small, _) = fold(&tuned, &FoldConfig::default())?;
+
+    let exported = model.with_graph(small.clone());
+    let after_bytes = onnx::to_bytes(&exported)?;
+    let (verified, before_top1, after_top1) = clock.time("verify", || {
+        let equal = compare(&context, &*runtime, &tuned, &after_bytes)?;
+        let test = |bytes: &[u8], what: &str| test_accuracy(&context, &*runtime, bytes, what);
+        let before = test(&before_bytes, "test the transferred network")?;
+        let after = test(&after_bytes, "test the exported network")?;
+        Ok::<_, PipelineError>((equal, before, after))
+    })?;
+
+    let small_cost = cost::of(&small, &shapes(&small, &prepared)?);
+    let measure = |cost: &Cost, bytes: usize, top1: f64| Measure {
+        params: cost.params,
+        macs: cost.macs,
+        bytes: bytes as u64,
+        top1,
+    };
+    let before = measure(&original, before_bytes.len(), before_top1.top1);
+    let after = measure(&small_cost, after_bytes.len(), after_top1.top1);
+    let targets = judge(&settings.prune.targets, &context, &before, &after);
+    let report = CompressReport {
+        goal_met: targets.iter().all(|target| target.met),
+        before,
+        after,
+        n_test: after_top1.n,
+        acc_drop_pp: 100.0 * (before.top1 - after.top1),
+        standard_error_pp: 100.0 * after_top1.standard_error,
+        targets,
+        layers: layer_results(&summary, &pruned.plan, &small),
+        val_top1_before: state.val_top1,
+        n_val: state.n_val,
+        rounds: pruned.rounds,
+        verify: verified,
+        seconds: clock.into_seconds(),
+        engine: engine.name().to_owned(),
+        model: job.output.display().to_string(),
+    };
+    write_atomic(&run.path("model.onnx"), &after_bytes)?;
+    write_atomic(job.output, &after_bytes)?;
+    run.write_json("report.json", &report)?;
+    Ok(report)
+}
+
+/// Trains the chosen network to the end; the best check is kept.
+fn fine_tune(context: &Context<'_>, pruned: &Pruned) -> Result<Graph, PipelineError> {
+    let settings = context.settings;
+    let tuned = context.run.stage("finetune", context.model, || {
+        let source = source(context.prepared, settings);
+        let per_epoch = steps_per_epoch(&source);
+        let graph = &pruned.graph;
+        let steps = settings.prune.finetune_epochs * per_epoch;
+        let mut config = fit_config(settings, graph, settings.prune.lr, steps);
+        config.check_every = per_epoch;
+        config.first_epoch = FINE_TUNE_EPOCH;
+        let (graph, summary): (Graph, FitSummary) = fit(
+            context.engine,
+            graph,
+            context.logits,
+            &names(graph, Trainable::Scaling, Some(context.head)),
+            &source,
+            &config,
+            &mut |_| (),
+            &mut context.run.training("finetune"),
+            context.progress,
+        )?;
+        Ok((graph, summary))
+    })?;
+    Ok(tuned.0)
+}
+
+// Far from the passes that the rounds number.
+const FINE_TUNE_EPOCH: u64 = 1_000_000;
+
+/// Compares the network in memory (before folding) with the exported bytes in the runtime.
+fn compare(
+    context: &Context<'_>,
+    runtime: &dyn verify::Runtime,
+    graph: &Graph,
+    exported: &[u8],
+) -> Result<VerifyResult, PipelineError> {
+    let output = graph.outputs[0].name.clone();
+    let mut session = context.engine.session(&Request {
+        graph,
+        outputs: vec![output],
+        trainable: Vec::new(),
+        taps: Vec::new(),
+        batch_norm: BatchNormMode::Stored,
+    })?;
+    let source = source(context.prepared, context.settings);
+    let n_batches = context.settings.verify.images.div_ceil(source.batch_size);
+    let batches = source
+        .batches(Split::Test, Order::Stored, Augment::None)
+        .take(n_batches.max(1));
+    let mut loaded = runtime.load(exported, input_shape(context))?;
+    let summary = verify::compare(
+        &mut |images| {
+            let outputs = session.forward(images).map_err(VerifyError::network)?;
+            Ok(outputs[0].clone())
+        },
+        &mut |images| loaded.run(images),
+        batches,
+        runtime.name(),
+    )?;
+    summary.check(verify::Tolerance::default())?;
+    Ok(VerifyResult {
+        max_abs_diff: summary.max_abs_diff,
+        top1_agreement: summary.top1_agreement,
+        runtime: summary.runtime.clone(),
+        n: summary.n,
+    })
+}
+
+/// One batch of input, `[images, channels, height, width]`.
+fn input_shape(context: &Context<'_>) -> [usize; 4] {
+    let preprocess = &context.prepared.preprocess;
+    [
+        context.settings.data.batch_size,
+        preprocess.channels.channels(),
+        preprocess.height,
+        preprocess.width,
+    ]
+}
+
+fn test_accuracy(
+    context: &Context<'_>,
+    runtime: &dyn verify::Runtime,
+    bytes: &[u8],
+    what: &str,
+) -> Result<verify::Accuracy, PipelineError> {
+    let source: Source<'_> = source(context.prepared, context.settings);
+    let n = context.prepared.dataset.len(Split::Test);
+    context.progress.begin(what, n as u64);
+    let batches = source
+        .batches(Split::Test, Order::Stored, Augment::None)
+        .inspect(|batch| {
+            if let Ok(batch) = batch {
+                context.progress.advance(batch.labels.len() as u64);
+            }
+        });
+    let mut loaded = runtime.load(bytes, input_shape(context))?;
+    let found = verify::evaluate(&mut |images| loaded.run(images), batches)?;
+    context.progress.end();
+    Ok(found)
+}
+
+fn judge(
+    targets: &[Target],
+    context: &Context<'_>,
+    before: &Measure,
+    after: &Measure,
+) -> Vec<TargetResult> {
+    let result = |target: &Target| {
+        let want = target.want(context.original, context.original_bytes);
+        let got = match target {
+            Target::AccDrop(_) => 100.0 * (before.top1 - after.top1),
+            Target::Params(_) => after.params as f64,
+            Target::Macs(_) => after.macs as f64,
+            Target::Size(_) => after.bytes as f64,
+        };
+        TargetResult {
+            name: target.name().to_owned(),
+            want,
+            got,
+            // A drop is a difference of two quotients: allow for its rounding.
+            met: got <= want + 1e-9,
+        }
+    };
+    targets.iter().map(result).collect()
+}
+
+fn layer_results(
+    summary: &DecomposeSummary,
+    plan: &crate::prune::PruningPlan,
+    small: &Graph,
+) -> Vec<LayerResult> {
+    let factored = factored_layers_after_fold(small);
+    let result = |record: &crate::decompose::LayerRecord| {
+        let params_before = record.shape.map_or(0, |shape| shape.dense_params());
+        let rank = plan
+            .layers
+            .get(&record.name)
+            .map_or(record.full_rank, |layer| layer.keep.len());
+        let (kind, params_after, why) = match (&record.kept, record.shape) {
+            (Some(why), _) => (LayerKind::Excluded, params_before, why.to_string()),
+            (None, Some(shape)) if factored.contains(&record.name) => {
+                (LayerKind::Factored, shape.params_at(rank), String::new())
+            }
+            (None, _) => (
+                LayerKind::Dense,
+                params_before,
+                "two factors of this rank are not smaller".to_owned(),
+            ),
+        };
+        LayerResult {
+            name: record.name.clone(),
+            kind,
+            rank: if record.kept.is_some() { record.full_rank } else { rank },
+            full_rank: record.full_rank,
+            params_before,
+            params_after,
+            why,
+        }
+    };
+    summary.layers.iter().map(result).collect()
+}
+
+/// Names of the layers that a folded graph still holds as two factors.
+fn factored_layers_after_fold(graph: &Graph) -> std::collections::BTreeSet<String> {
+    graph
+        .nodes
+        .iter()
+        .filter_map(|node| node.name.strip_suffix(".projection"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Settings that no run can have.
+fn check(settings: &Settings) -> Result<(), PipelineError> {
+    let wrong = |setting: &'static str, value: String, want: &'static str| {
+        Err(PipelineError::Setting {
+            setting,
+            value,
+            want,
+        })
+    };
+    let prune = &settings.prune;
+    if !(prune.step > 0.0 && prune.step < 1.0) {
+        return wrong("step", prune.step.to_string(), "more than 0 and less than 1");
+    }
+    if prune.window_steps == 0 {
+        return wrong("window-steps", "0".to_owned(), "at least 1");
+    }
+    if settings.data.batch_size == 0 {
+        return wrong("batch-size", "0".to_owned(), "at least 1");
+    }
+    if prune.targets.is_empty() {
+        return wrong("target", "missing".to_owned(), "at least one `--target`");
+    }
+    Ok(())
+}
+
+/// Says before the long work that a target on size cannot be reached, where rank 1 everywhere is
+/// still too large. The head of the data's classes is not there yet, so what is known of the rest
+/// is a lower bound.
+fn reject_infeasible(
+    graph: &Graph,
+    prepared: &Prepared,
+    settings: &Settings,
+) -> Result<(), PipelineError> {
+    let config = crate::decompose::DecomposeConfig {
+        head: None,
+        ..decompose_config(settings, "")?
+    };
+    let summary = examine(graph, &config)?;
+    let total = exported_size(graph, prepared)?;
+    let inferred = shapes(graph, prepared)?;
+    let cost = cost::of(graph, &inferred);
+    let (mut params, mut macs) = (total.params, total.macs);
+    for record in summary.layers.iter().filter(|record| record.kept.is_none()) {
+        let Some(shape) = record.shape else { continue };
+        let smallest = shape.params_at(1);
+        params = params.saturating_sub(shape.dense_params() - smallest);
+        let layer = cost.layers.iter().find(|layer| layer.node == record.name);
+        let dense = layer.map_or(0, |layer| layer.macs);
+        let positions = dense / shape.dense_params().max(1);
+        macs = macs.saturating_sub(dense.saturating_sub(smallest * positions));
+    }
+    for target in &settings.prune.targets {
+        let want = target.want(&cost, cost.params * 4);
+        let (least, unit) = match target {
+            Target::AccDrop(_) => continue,
+            Target::Params(_) => (params, "parameters"),
+            Target::Macs(_) => (macs, "multiply-accumulates"),
+            Target::Size(_) => (params * 4, "bytes"),
+        };
+        if (least as f64) > want {
+            return Err(PipelineError::Infeasible {
+                target: *target,
+                least,
+                unit,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum()
+}

@@ -1,0 +1,112 @@
+//! The recipe: the only place that knows the order of the stages.
+
+mod clock;
+mod compress;
+mod prepare;
+mod rounds;
+mod run;
+mod settings;
+mod stages;
+mod target;
+
+pub use compress::{Job, compress};
+pub use prepare::{Prepared, prepare};
+pub use run::{Resume, Run, RunKey};
+pub use settings::{DataSettings, PruneSettings, Settings, TransferSettings, VerifySettings};
+pub use stages::{Trained, fit_config, transfer_network};
+pub use target::{Amount, Target, TargetError};
+
+use std::path::PathBuf;
+
+/// A job that cannot be done.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The file is no usable ONNX model, or cannot be written.
+    #[error(transparent)]
+    Onnx(#[from] crate::onnx::OnnxError),
+    /// The graph is not of the kind wanted.
+    #[error(transparent)]
+    Graph(#[from] crate::graph::GraphError),
+    /// Shapes do not fit.
+    #[error(transparent)]
+    Infer(#[from] crate::graph::InferError),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+    /// The preprocessing cannot be used.
+    #[error(transparent)]
+    Preprocess(#[from] crate::data::PreprocessError),
+    /// The transfer failed.
+    #[error(transparent)]
+    Transfer(#[from] crate::transfer::TransferError),
+    /// A training failed.
+    #[error(transparent)]
+    Train(#[from] crate::train::TrainError),
+    /// The network does not run.
+    #[error(transparent)]
+    Exec(#[from] crate::exec::ExecError),
+    /// The decomposition failed.
+    #[error(transparent)]
+    Decompose(#[from] crate::decompose::DecomposeError),
+    /// The scores are unusable.
+    #[error(transparent)]
+    Importance(#[from] crate::importance::ImportanceError),
+    /// No plan can be made.
+    #[error(transparent)]
+    Select(#[from] crate::prune::SelectError),
+    /// The plan does not fit.
+    #[error(transparent)]
+    Prune(#[from] crate::prune::PruneError),
+    /// Folding failed.
+    #[error(transparent)]
+    Fold(#[from] crate::fold::FoldError),
+    /// The exported file is not what it should be, or does not run.
+    #[error(transparent)]
+    Verify(#[from] crate::verify::VerifyError),
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(#[from] crate::files::WriteError),
+    /// The run folder cannot be used.
+    #[error("run folder `{}`: {problem}", folder.display())]
+    Run {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Nothing says how pixels become input.
+    #[error(
+        "no preprocessing is given, and the model's metadata has none: \
+         name it with `--preprocess` (`imagenet`, `caffe`, `unit`, `pm1`, or `mean=..;std=..;scale=..`)"
+    )]
+    NoPreprocess,
+    /// The exclusion is no regular expression.
+    #[error("`--exclude`: {0}")]
+    Exclude(#[from] regex::Error),
+    /// A setting is out of range.
+    #[error("`{setting}` is {value}, but {want} is wanted")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What can be.
+        want: &'static str,
+    },
+    /// A target is out of reach whatever is done.
+    #[error("target `{target}` cannot be reached: with every layer at rank 1, {least} {unit} remain")]
+    Infeasible {
+        /// The target.
+        target: Target,
+        /// The least that can be reached.
+        least: u64,
+        /// `parameters` or `multiply-accumulates`.
+        unit: &'static str,
+    },
+    /// There is nothing to prune.
+    #[error("no layer can be decomposed: `secateur inspect` names the reason for each")]
+    NothingToPrune,
+    /// The data has no test split.
+    #[error("the data has no test images")]
+    NoTestImages,
+}

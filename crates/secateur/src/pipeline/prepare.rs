@@ -1,0 +1,90 @@
+//! Data set and preprocessing for a model.
+
+use super::{DataSettings, PipelineError};
+use crate::data::{
+    CLASSES_METADATA_KEY, DataOptions, Dataset, METADATA_KEY, Preprocess,
+    classes_to_metadata,
+};
+use crate::graph::Graph;
+use crate::progress::Progress;
+
+/// What the commands that read images need.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The images.
+    pub dataset: Dataset,
+    /// How they become input.
+    pub preprocess: Preprocess,
+}
+
+/// Opens the data and settles the preprocessing: the settings' own, else the one in the model's
+/// metadata. The size is the graph input's where fixed, else the settings', else the metadata's,
+/// else the data's own.
+///
+/// # Errors
+/// [`PipelineError`] where the model takes no images, the data cannot be used, or nothing says how
+/// pixels become input.
+pub fn prepare(
+    graph: &Graph,
+    settings: &DataSettings,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<Prepared, PipelineError> {
+    let input = graph.image_input()?;
+    let stored = match graph.metadata.get(METADATA_KEY) {
+        Some(text) => Some(Preprocess::from_metadata(text)?),
+        None => None,
+    };
+    if settings.preprocess.is_none() && stored.is_none() {
+        return Err(PipelineError::NoPreprocess);
+    }
+    let options = DataOptions {
+        kind: settings.kind,
+        val_fraction: settings.val_fraction,
+        test_fraction: settings.test_fraction,
+        seed,
+        limit: settings.limit,
+        ..DataOptions::default()
+    };
+    let dataset = match &settings.path {
+        Some(path) => Dataset::open_with(path, &options, progress)?,
+        None => Dataset::digits(&options)?,
+    };
+    let native = dataset.native_size();
+    let size = |fixed: Option<usize>, axis: usize, stored: Option<usize>, native: usize| {
+        fixed
+            .or(settings.size.map(|size| size[axis]))
+            .or(stored)
+            .unwrap_or(native)
+    };
+    let stored_size = stored.as_ref().map(|p| (p.height, p.width));
+    let height = size(input.height, 0, stored_size.map(|s| s.0), native.0);
+    let width = size(input.width, 1, stored_size.map(|s| s.1), native.1);
+    let preprocess = match (&settings.preprocess, stored) {
+        (Some(text), _) => Preprocess::parse(text, height, width, input.channels)?,
+        (None, Some(stored)) => Preprocess {
+            height,
+            width,
+            ..stored
+        },
+        (None, None) => return Err(PipelineError::NoPreprocess),
+    };
+    Ok(Prepared {
+        dataset,
+        preprocess,
+    })
+}
+
+impl Prepared {
+    /// Writes preprocessing and class names into the graph's metadata.
+    pub fn describe(&self, graph: &mut Graph) {
+        graph.metadata.insert(
+            METADATA_KEY.to_owned(),
+            self.preprocess.to_metadata(),
+        );
+        graph.metadata.insert(
+            CLASSES_METADATA_KEY.to_owned(),
+            classes_to_metadata(self.dataset.classes()),
+        );
+    }
+}

@@ -1,0 +1,158 @@
+//! A run's folder: settings, history, checkpoints of every stage.
+//!
+//! A stage's graph is always read back from its checkpoint, in a first run as in a resumed one, so
+//! that both go on from the same bits.
+
+use super::{PipelineError, Settings};
+use crate::files::write_atomic;
+use crate::graph::Graph;
+use crate::onnx::{self, Model};
+use crate::train::CheckpointFile;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+
+/// Whether a run that was cut off goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// The folder must hold no run, or one that is finished.
+    No,
+    /// What the folder holds is used, if the settings are the same.
+    Yes,
+}
+
+/// An open run folder.
+#[derive(Clone, Debug)]
+pub struct Run {
+    folder: PathBuf,
+}
+
+/// What identifies a run: the same key gives the same bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunKey {
+    /// Version of secateur.
+    pub secateur: String,
+    /// The model's file name.
+    pub model: String,
+    /// Checksum of the model's bytes.
+    pub model_crc32: u32,
+    /// Checksum of the labels and sizes of the data.
+    pub data_crc32: u32,
+    /// All settings.
+    pub settings: Settings,
+}
+
+impl Run {
+    /// Opens, or creates, the run folder.
+    ///
+    /// # Errors
+    /// [`PipelineError`] where the folder cannot be written, holds an unfinished run that is not to
+    /// be resumed, or holds a run with other settings.
+    pub fn open(folder: &Path, key: &RunKey, resume: Resume) -> Result<Self, PipelineError> {
+        let run = Self {
+            folder: folder.to_owned(),
+        };
+        let text = toml::to_string(key).map_err(|e| PipelineError::Run {
+            folder: folder.to_owned(),
+            problem: e.to_string(),
+        })?;
+        let config = run.path("config.toml");
+        match (resume, std::fs::read_to_string(&config)) {
+            (Resume::Yes, Ok(found)) if found != text => {
+                return Err(run.problem(
+                    "it was started with another model, other data or other settings; \
+                     choose another `--run` folder or leave out `--resume`",
+                ));
+            }
+            (Resume::Yes, _) => {}
+            (Resume::No, _) => run.clear()?,
+        }
+        let checkpoints = run.path("checkpoints");
+        std::fs::create_dir_all(&checkpoints)
+            .map_err(|e| run.problem(&format!("cannot create it: {e}")))?;
+        write_atomic(&config, text.as_bytes())?;
+        Ok(run)
+    }
+
+    /// A path inside the folder.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The store for the training inside stage `name`.
+    #[must_use]
+    pub fn training(&self, name: &str) -> CheckpointFile {
+        CheckpointFile {
+            path: self.path(&format!("checkpoints/{name}.safetensors")),
+        }
+    }
+
+    /// Runs a stage, or reads its result where the folder holds it. `model` carries what the graph
+    /// does not (see [`Model`]).
+    ///
+    /// # Errors
+    /// The stage's error, or [`PipelineError`] where the checkpoint cannot be written or read.
+    pub fn stage<S: Serialize + DeserializeOwned>(
+        &self,
+        name: &str,
+        model: &Model,
+        work: impl FnOnce() -> Result<(Graph, S), PipelineError>,
+    ) -> Result<(Graph, S), PipelineError> {
+        let graph_path = self.path(&format!("checkpoints/{name}.onnx"));
+        let summary_path = self.path(&format!("checkpoints/{name}.json"));
+        // The summary is written last: where it stands, the graph is whole.
+        if !summary_path.exists() {
+            let (graph, summary) = work()?;
+            onnx::write(&model.with_graph(graph), &graph_path)?;
+            self.write_json(&format!("checkpoints/{name}.json"), &summary)?;
+        }
+        let graph = onnx::read(&graph_path)?.graph;
+        let text = std::fs::read_to_string(&summary_path)
+            .map_err(|e| self.problem(&format!("cannot read `{name}.json`: {e}")))?;
+        let summary = serde_json::from_str(&text)
+            .map_err(|e| self.problem(&format!("`checkpoints/{name}.json` is damaged: {e}")))?;
+        Ok((graph, summary))
+    }
+
+    /// Writes a JSON file.
+    ///
+    /// # Errors
+    /// [`PipelineError`] where it cannot be written.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), PipelineError> {
+        let text =
+            serde_json::to_string_pretty(value).map_err(|e| self.problem(&e.to_string()))?;
+        Ok(write_atomic(&self.path(name), text.as_bytes())?)
+    }
+
+    /// Reads a JSON file, if it is there.
+    ///
+    /// # Errors
+    /// [`PipelineError`] where it is there and damaged.
+    pub fn read_json<S: DeserializeOwned>(&self, name: &str) -> Result<Option<S>, PipelineError> {
+        match std::fs::read_to_string(self.path(name)) {
+            Err(_) => Ok(None),
+            Ok(text) => serde_json::from_str(&text)
+                .map(Some)
+                .map_err(|e| self.problem(&format!("`{name}` is damaged: {e}"))),
+        }
+    }
+
+    /// Removes what an earlier run left, and nothing else.
+    fn clear(&self) -> Result<(), PipelineError> {
+        let checkpoints = self.path("checkpoints");
+        if checkpoints.exists() && self.path("config.toml").exists() {
+            std::fs::remove_dir_all(&checkpoints)
+                .map_err(|e| self.problem(&format!("cannot clear `checkpoints`: {e}")))?;
+        }
+        Ok(())
+    }
+
+    fn problem(&self, problem: &str) -> PipelineError {
+        PipelineError::Run {
+            folder: self.folder.clone(),
+            problem: problem.to_owned(),
+        }
+    }
+}

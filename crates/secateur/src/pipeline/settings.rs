@@ -1,0 +1,165 @@
+//! Every choice of a run, as `config.toml` holds it.
+
+use super::Target;
+use crate::data::{Augment, DataKind};
+use crate::prune::Per;
+use crate::train::Trainable;
+use crate::transfer::{HeadChoice, InsertBatchNorm};
+use crate::verify::RuntimeKind;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// All settings of a run. Defaults are documented at the fields.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Settings {
+    /// Seed of everything random (0).
+    pub seed: u64,
+    /// The data.
+    pub data: DataSettings,
+    /// From the pre-trained network to the user's classes.
+    pub transfer: TransferSettings,
+    /// Scaling factors and pruning.
+    pub prune: PruneSettings,
+    /// The check at the end.
+    pub verify: VerifySettings,
+}
+
+/// Where images come from and how they become input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct DataSettings {
+    /// The folder; `None` is the embedded digits of the demo.
+    pub path: Option<PathBuf>,
+    /// The kind; recognised where absent.
+    pub kind: Option<DataKind>,
+    /// Preset or explicit numbers; read from the model's metadata where absent.
+    pub preprocess: Option<String>,
+    /// `[height, width]` where the model does not fix it; the data's own where absent.
+    pub size: Option<[usize; 2]>,
+    /// Fraction of the training images that validation takes (0.1).
+    pub val_fraction: f64,
+    /// Fraction that the test split takes where the data has none (0.2).
+    pub test_fraction: f64,
+    /// At most this many training images, validation included; all where absent.
+    pub limit: Option<usize>,
+    /// Images in a batch (64).
+    pub batch_size: usize,
+    /// Random changes of training images (crop).
+    pub augment: Augment,
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            path: None,
+            kind: None,
+            preprocess: None,
+            size: None,
+            val_fraction: 0.1,
+            test_fraction: 0.2,
+            limit: None,
+            batch_size: 64,
+            augment: Augment::Crop,
+        }
+    }
+}
+
+/// The transfer stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct TransferSettings {
+    /// What is trained (scaling).
+    pub trainable: Trainable,
+    /// What becomes of the network's head (auto).
+    pub head: HeadChoice,
+    /// Whether batch norm is inserted (no).
+    pub insert_batch_norm: InsertBatchNorm,
+    /// Passes over the training images; where absent 0 for a head that fits, else 10.
+    pub epochs: Option<u64>,
+    /// Peak learning rate of Adam; where absent 0.0003 for all weights, else 0.002.
+    pub lr: Option<f32>,
+    /// Decoupled weight decay of weights (0.01).
+    pub weight_decay: f32,
+    /// Checks without a better one before training stops (4).
+    pub patience: usize,
+}
+
+impl Default for TransferSettings {
+    fn default() -> Self {
+        Self {
+            trainable: Trainable::Scaling,
+            head: HeadChoice::Auto,
+            insert_batch_norm: InsertBatchNorm::No,
+            epochs: None,
+            lr: None,
+            weight_decay: 0.01,
+            patience: 4,
+        }
+    }
+}
+
+/// Basis scaling and pruning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct PruneSettings {
+    /// What must hold at the end (`acc-drop=1.0pp`).
+    pub targets: Vec<Target>,
+    /// Layers to leave alone: a regular expression on node names.
+    pub exclude: Option<String>,
+    /// Fraction of the remaining convolution parameters that one round removes (0.15).
+    pub step: f64,
+    /// Training steps over which scores are gathered before a cut (60).
+    pub window_steps: u64,
+    /// Passes over the training images to recover after a cut that loses too much (2).
+    pub recovery_epochs: u64,
+    /// Passes over the training images at the chosen size (4).
+    pub finetune_epochs: u64,
+    /// Peak learning rate of Adam for scaling factors, batch norm and head (0.002).
+    pub lr: f32,
+    /// What a direction's score is divided by (parameter).
+    pub per: Per,
+    /// Ranks are rounded up to a multiple of this (1).
+    pub align: usize,
+    /// How often a failed cut is tried again at half the step (2).
+    pub halvings: usize,
+    /// Training images for batch-norm statistics after a cut (1024).
+    pub batch_norm_images: usize,
+}
+
+impl Default for PruneSettings {
+    fn default() -> Self {
+        Self {
+            targets: vec![Target::AccDrop(1.0)],
+            exclude: None,
+            step: 0.15,
+            window_steps: 60,
+            recovery_epochs: 2,
+            finetune_epochs: 4,
+            lr: 0.002,
+            per: Per::Parameter,
+            align: 1,
+            halvings: 2,
+            batch_norm_images: 1024,
+        }
+    }
+}
+
+/// The check of the exported file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct VerifySettings {
+    /// The runtime (tract).
+    pub runtime: RuntimeKind,
+    /// Test images compared between the network in memory and the file (500).
+    pub images: usize,
+}
+
+impl Default for VerifySettings {
+    fn default() -> Self {
+        Self {
+            runtime: RuntimeKind::Tract,
+            images: 500,
+        }
+    }
+}

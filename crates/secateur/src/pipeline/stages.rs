@@ -1,0 +1,142 @@
+//! The stages as the recipe and the single commands use them.
+
+use super::{PipelineError, Prepared, Settings};
+use crate::data::Augment;
+use crate::decompose::{DecomposeConfig, OutputScale};
+use crate::exec::{BatchNormMode, Engine};
+use crate::graph::{Graph, infer_images};
+use crate::progress::Progress;
+use crate::train::{
+    CheckpointStore, FitConfig, Rule, Schedule, Source, Trainable, has_batch_norm, steps_per_epoch,
+};
+use crate::transfer::{Ending, HeadChoice, InsertBatchNorm, TransferConfig, TransferSummary, ending, transfer};
+
+// Peak learning rates of Adam, chosen on validation: all weights of a pre-trained network want
+// small steps; scaling factors, affines and heads bear larger ones.
+const LR_ALL: f32 = 3e-4;
+const LR_FEW: f32 = 2e-3;
+
+// Passes over the training images for a new head.
+const NEW_HEAD_EPOCHS: u64 = 10;
+
+/// A network after the transfer stage.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// The network, with preprocessing and classes in its metadata.
+    pub graph: Graph,
+    /// What was done.
+    pub summary: TransferSummary,
+}
+
+/// The training settings for `steps` steps of what `trainable` names.
+#[must_use]
+pub fn fit_config(settings: &Settings, graph: &Graph, lr: f32, steps: u64) -> FitConfig {
+    FitConfig {
+        rule: Rule::Adam,
+        lr,
+        schedule: Schedule::Cosine,
+        weight_decay: 0.0,
+        smoothing: 0.0,
+        steps,
+        check_every: 0,
+        patience: 0,
+        batch_norm_images: settings.prune.batch_norm_images,
+        batch_norm: if has_batch_norm(graph) {
+            BatchNormMode::Batch
+        } else {
+            BatchNormMode::Stored
+        },
+        augment: settings.data.augment,
+        seed: settings.seed,
+        first_epoch: 0,
+    }
+}
+
+/// The transfer stage with the settings' defaults resolved.
+///
+/// # Errors
+/// [`PipelineError`] where the network is no image network or training fails.
+pub fn transfer_network(
+    engine: &dyn Engine,
+    graph: &Graph,
+    prepared: &Prepared,
+    settings: &Settings,
+    store: &mut dyn CheckpointStore,
+    progress: &dyn Progress,
+) -> Result<Trained, PipelineError> {
+    let source = source(prepared, settings);
+    let choice = &settings.transfer;
+    let classes = source.dataset.classes().len();
+    let size = (source.preprocess.height, source.preprocess.width);
+    let fits = choice.head == HeadChoice::Auto
+        && matches!(ending(graph, size.0, size.1)?, Ending::Classifier(head) if head.classes == classes);
+    let epochs = choice
+        .epochs
+        .unwrap_or(if fits { 0 } else { NEW_HEAD_EPOCHS });
+    let lr = choice.lr.unwrap_or(match choice.trainable {
+        Trainable::All => LR_ALL,
+        Trainable::Head | Trainable::Scaling => LR_FEW,
+    });
+    let per_epoch = steps_per_epoch(&source);
+    let mut fit = fit_config(settings, graph, lr, epochs * per_epoch);
+    fit.check_every = per_epoch;
+    fit.patience = choice.patience;
+    fit.weight_decay = choice.weight_decay;
+    let normalised = choice.insert_batch_norm == InsertBatchNorm::Yes || has_batch_norm(graph);
+    fit.batch_norm = match choice.trainable {
+        Trainable::Scaling | Trainable::All if normalised => BatchNormMode::Batch,
+        _ => BatchNormMode::Stored,
+    };
+    if choice.trainable == Trainable::Head {
+        fit.augment = Augment::None;
+    }
+    let config = TransferConfig {
+        trainable: choice.trainable,
+        head: choice.head,
+        insert_batch_norm: choice.insert_batch_norm,
+        statistics_images: settings.prune.batch_norm_images,
+        fit,
+    };
+    let (mut graph, summary) = transfer(engine, graph, &source, &config, store, progress)?;
+    prepared.describe(&mut graph);
+    Ok(Trained { graph, summary })
+}
+
+/// The batches of a prepared data set.
+pub(super) fn source<'p>(prepared: &'p Prepared, settings: &Settings) -> Source<'p> {
+    Source {
+        dataset: &prepared.dataset,
+        preprocess: &prepared.preprocess,
+        batch_size: settings.data.batch_size,
+    }
+}
+
+/// The decomposition's settings: the head stays whole, and where there is no batch norm each
+/// factored layer gets an output scale to train.
+pub(super) fn decompose_config(
+    settings: &Settings,
+    head: &str,
+) -> Result<DecomposeConfig, PipelineError> {
+    Ok(DecomposeConfig {
+        exclude: match &settings.prune.exclude {
+            Some(pattern) => Some(regex::Regex::new(pattern)?),
+            None => None,
+        },
+        head: Some(head.to_owned()),
+        output_scale: OutputScale::Factored,
+    })
+}
+
+/// Shapes of a graph for one image of the prepared size.
+pub(super) fn shapes(
+    graph: &Graph,
+    prepared: &Prepared,
+) -> Result<crate::graph::Inferred, PipelineError> {
+    let preprocess = &prepared.preprocess;
+    Ok(infer_images(
+        graph,
+        1,
+        preprocess.height,
+        preprocess.width,
+    )?)
+}

@@ -1,0 +1,129 @@
+//! Records of what a run did, as scripts read them.
+
+use crate::graph::Size;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Size and accuracy of a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measure {
+    /// Weights and biases of the exported file (batch norm as it is stored).
+    pub params: u64,
+    /// Multiply-accumulates of one image.
+    pub macs: u64,
+    /// Bytes of the exported file.
+    pub bytes: u64,
+    /// Fraction of the test split whose label has the highest score.
+    pub top1: f64,
+}
+
+/// One target and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetResult {
+    /// `acc-drop`, `params`, `macs` or `size`.
+    pub name: String,
+    /// What was wanted: percentage points, parameters, multiply-accumulates or bytes.
+    pub want: f64,
+    /// What the exported file has.
+    pub got: f64,
+    /// Whether it holds.
+    pub met: bool,
+}
+
+/// What became of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LayerKind {
+    /// Exported as basis and projection.
+    Factored,
+    /// Exported as one kernel.
+    Dense,
+    /// Left alone.
+    Excluded,
+}
+
+/// One convolution or dense layer of a compressed network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerResult {
+    /// The node's name in the file that was read.
+    pub name: String,
+    /// What became of it.
+    pub kind: LayerKind,
+    /// Directions kept.
+    pub rank: usize,
+    /// Directions it had.
+    pub full_rank: usize,
+    /// Weights before.
+    pub params_before: u64,
+    /// Weights after.
+    pub params_after: u64,
+    /// Why it is dense or excluded; empty where it is factored.
+    pub why: String,
+}
+
+/// Equality of the network in memory and the exported file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerifyResult {
+    /// Largest difference of any class score.
+    pub max_abs_diff: f64,
+    /// Fraction of images with the same best class.
+    pub top1_agreement: f64,
+    /// Runtime of the exported file.
+    pub runtime: String,
+    /// Images compared.
+    pub n: usize,
+}
+
+/// One cut, or the start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// 0 is the network before the first cut.
+    pub round: usize,
+    /// Fraction of the remaining directions that was to go.
+    pub step: f64,
+    /// Size as it would be exported.
+    pub size: Size,
+    /// Validation accuracy right after the cut, batch norm re-estimated, nothing trained.
+    pub val_top1_cut: f64,
+    /// Validation accuracy after training.
+    pub val_top1: f64,
+    /// Whether the extra passes of training were needed.
+    pub recovered: bool,
+    /// Whether it was kept.
+    pub accepted: bool,
+}
+
+/// The result of `compress`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CompressReport {
+    /// Whether all targets hold.
+    pub goal_met: bool,
+    /// The transferred network.
+    pub before: Measure,
+    /// The exported network.
+    pub after: Measure,
+    /// Images of the test split.
+    pub n_test: usize,
+    /// Percentage points of top-1 accuracy lost on the test split.
+    pub acc_drop_pp: f64,
+    /// Binomial standard error of `after.top1`, percentage points.
+    pub standard_error_pp: f64,
+    /// Each target.
+    pub targets: Vec<TargetResult>,
+    /// Each convolution and dense layer.
+    pub layers: Vec<LayerResult>,
+    /// Validation accuracy of the transferred network, and the number of images.
+    pub val_top1_before: f64,
+    /// Images of the validation split.
+    pub n_val: usize,
+    /// The cuts.
+    pub rounds: Vec<Round>,
+    /// The check of the exported file.
+    pub verify: VerifyResult,
+    /// Wall-clock seconds of each stage.
+    pub seconds: BTreeMap<String, f64>,
+    /// The engine that trained.
+    pub engine: String,
+    /// The exported file.
+    pub model: String,
+}

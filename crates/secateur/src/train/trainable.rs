@@ -1,0 +1,99 @@
+//! Which initializers are trained.
+
+use crate::graph::{Arithmetic, Graph, Op};
+use crate::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What is trained; everything else is frozen and costs no weight gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trainable {
+    /// The head's weight and bias.
+    Head,
+    /// Scaling factors, batch-norm affine (or bias and output scale), and the head.
+    Scaling,
+    /// Every weight, bias, scale and slope.
+    All,
+}
+
+/// Names of the `f32` initializers that `trainable` stands for, sorted. `head` names the
+/// classifier's node.
+///
+/// Of the nodes in front of a batch norm the bias is left out: normalisation takes it away again.
+#[must_use]
+pub fn names(graph: &Graph, trainable: Trainable, head: Option<&str>) -> Vec<String> {
+    let mut names = BTreeSet::new();
+    let normalised: BTreeSet<&str> = graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::BatchNormalization { .. }))
+        .filter_map(|node| node.inputs.first().map(String::as_str))
+        .collect();
+    for node in &graph.nodes {
+        let is_head = head == Some(node.name.as_str());
+        let input = |slot: usize| node.inputs.get(slot).map(String::as_str).unwrap_or("");
+        let (weights, biases): (Vec<&str>, Vec<&str>) = match &node.op {
+            Op::Conv(_) | Op::Gemm { .. } => (vec![input(1)], vec![input(2)]),
+            Op::MatMul => (vec![input(0), input(1)], vec![]),
+            Op::BatchNormalization { .. } => (vec![], vec![input(1), input(2)]),
+            Op::PRelu => (vec![input(1)], vec![]),
+            // A factor or an addend for each channel: scaling factors, output scales, biases of
+            // `MatMul`. A single number is a constant of the architecture.
+            Op::Arithmetic(Arithmetic::Mul | Arithmetic::Add) => (
+                vec![],
+                vec![input(0), input(1)]
+                    .into_iter()
+                    .filter(|name| is_per_channel(graph, name))
+                    .collect(),
+            ),
+            Op::Arithmetic(Arithmetic::Sub | Arithmetic::Div)
+            | Op::Activation(_)
+            | Op::Clip { .. }
+            | Op::Sum
+            | Op::Concat { .. }
+            | Op::MaxPool(_)
+            | Op::AveragePool(_)
+            | Op::GlobalAveragePool
+            | Op::ReduceMean { .. }
+            | Op::Flatten { .. }
+            | Op::Reshape { .. }
+            | Op::Transpose { .. }
+            | Op::Squeeze { .. }
+            | Op::Unsqueeze { .. }
+            | Op::Slice { .. }
+            | Op::Pad { .. }
+            | Op::Softmax(_)
+            | Op::LogSoftmax(_)
+            | Op::Dropout { .. }
+            | Op::Identity
+            | Op::Lrn { .. }
+            | Op::Cast { .. }
+            | Op::Shape { .. }
+            | Op::Gather { .. }
+            | Op::ConstantOfShape { .. } => (vec![], vec![]),
+        };
+        let before_batch_norm = node
+            .outputs
+            .first()
+            .is_some_and(|output| normalised.contains(output.as_str()));
+        if is_head || trainable == Trainable::All {
+            names.extend(weights);
+        }
+        if is_head || (trainable != Trainable::Head && !before_batch_norm) {
+            names.extend(biases);
+        }
+    }
+    names
+        .into_iter()
+        .filter(|name| matches!(graph.initializers.get(*name), Some(Tensor::F32(_))))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn is_per_channel(graph: &Graph, name: &str) -> bool {
+    graph
+        .initializers
+        .get(name)
+        .is_some_and(|tensor| tensor.shape().iter().filter(|&&n| n > 1).count() == 1)
+}

@@ -1,0 +1,257 @@
+//! Where a network ends: in class scores, or in features that want a head.
+
+use super::TransferError;
+use crate::graph::{Arithmetic, Dim, Graph, Node, Op, ValueDecl, infer_images};
+use crate::tensor::{ElementType, Floats, Tensor};
+use ndarray::{ArcArray, IxDyn};
+
+/// The last layer of a classifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The node that holds the weights: `Gemm`, `MatMul` or a 1x1 `Conv`.
+    pub node: String,
+    /// The value it reads.
+    pub features: String,
+    /// The value with the class scores, before any softmax.
+    pub logits: String,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+/// How a network ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// In class scores.
+    Classifier(Head),
+    /// In features.
+    Features {
+        /// The value that holds them.
+        value: String,
+    },
+}
+
+/// Finds how `graph` ends for images of `height` x `width`: back from the output over nodes that
+/// keep the scores' order, to the layer that made them. A layer counts as a classifier only where
+/// no activation follows it (a ReLU under a softmax excepted).
+///
+/// # Errors
+/// [`TransferError`] where the network has not exactly one output or takes no such images.
+pub fn ending(graph: &Graph, height: usize, width: usize) -> Result<Ending, TransferError> {
+    let [output] = graph.outputs.as_slice() else {
+        return Err(TransferError::Outputs(graph.outputs.len()));
+    };
+    let inferred = infer_images(graph, 2, height, width)?;
+    let producers = graph.producers();
+    let shape = |value: &str| inferred.shapes.get(value).cloned().unwrap_or_default();
+    let features = Ending::Features {
+        value: output.name.clone(),
+    };
+    let out_shape = shape(&output.name);
+    let is_scores = out_shape.len() >= 2 && out_shape[2..].iter().all(|&length| length == 1);
+    if !is_scores {
+        return Ok(features);
+    }
+    let classes = out_shape[1];
+    let mut logits = output.name.clone();
+    let mut value = output.name.clone();
+    let mut below_softmax = false;
+    while let Some(node) = producers.get(value.as_str()).map(|&i| &graph.nodes[i]) {
+        let classifier = |features: &str, node: &Node| {
+            Ending::Classifier(Head {
+                node: node.name.clone(),
+                features: features.to_owned(),
+                logits: logits.clone(),
+                classes,
+            })
+        };
+        match &node.op {
+            Op::Identity
+            | Op::Dropout { .. }
+            | Op::Flatten { .. }
+            | Op::Reshape { .. }
+            | Op::Squeeze { .. }
+            | Op::GlobalAveragePool
+            | Op::AveragePool(_)
+            | Op::ReduceMean { .. } => value.clone_from(&node.inputs[0]),
+            Op::Softmax(_) | Op::LogSoftmax(_) => {
+                below_softmax = true;
+                logits.clone_from(&node.inputs[0]);
+                value.clone_from(&node.inputs[0]);
+            }
+            Op::Activation(_) if below_softmax => value.clone_from(&node.inputs[0]),
+            Op::Gemm { .. } | Op::MatMul | Op::Conv(_) => {
+                let weighted = graph.initializers.contains_key(&node.inputs[1]);
+                return Ok(if weighted && shape(&node.outputs[0])[1] == classes {
+                    classifier(&node.inputs[0], node)
+                } else {
+                    features
+                });
+            }
+            Op::Arithmetic(Arithmetic::Add) => {
+                // The bias of a `MatMul`.
+                let Some(sum) = node
+                    .inputs
+                    .iter()
+                    .find(|input| !graph.initializers.contains_key(*input))
+                else {
+                    return Ok(features);
+                };
+                let is_bias = node
+                    .inputs
+                    .iter()
+                    .any(|input| graph.initializers.contains_key(input));
+                match producers.get(sum.as_str()).map(|&i| &graph.nodes[i]) {
+                    Some(product) if is_bias && product.op == Op::MatMul => {
+                        value.clone_from(sum);
+                    }
+                    _ => return Ok(features),
+                }
+            }
+            Op::BatchNormalization { .. }
+            | Op::Activation(_)
+            | Op::PRelu
+            | Op::Clip { .. }
+            | Op::Arithmetic(Arithmetic::Sub | Arithmetic::Mul | Arithmetic::Div)
+            | Op::Sum
+            | Op::Concat { .. }
+            | Op::MaxPool(_)
+            | Op::Transpose { .. }
+            | Op::Unsqueeze { .. }
+            | Op::Slice { .. }
+            | Op::Pad { .. }
+            | Op::Lrn { .. }
+            | Op::Cast { .. }
+            | Op::Shape { .. }
+            | Op::Gather { .. }
+            | Op::ConstantOfShape { .. } => return Ok(features),
+        }
+    }
+    Ok(features)
+}
+
+/// A graph with an untrained head.
+#[derive(Clone, Debug)]
+pub struct NewHead {
+    /// The graph; the head's weight and bias are zero.
+    pub graph: Graph,
+    /// The head.
+    pub head: Head,
+    /// Length of the feature vectors.
+    pub n_features: usize,
+    /// The weight initializer, `[classes, features]`.
+    pub weight: String,
+    /// The bias initializer, `[classes]`.
+    pub bias: String,
+}
+
+/// Puts a dense layer for `classes` classes behind the network's features, with global average
+/// pooling in between where they have positions. What came after the old head is dropped; the
+/// output keeps its name and holds class scores without softmax.
+///
+/// # Errors
+/// [`TransferError::OutputShape`] where the features are neither vectors nor maps.
+pub fn with_new_head(
+    graph: &Graph,
+    ending: &Ending,
+    classes: usize,
+) -> Result<NewHead, TransferError> {
+    let mut graph = graph.clone();
+    let output = graph.outputs[0].name.clone();
+    let mut features = match ending {
+        Ending::Classifier(head) => head.features.clone(),
+        Ending::Features { value } => {
+            // The output's name goes to the head, so what made it gets another.
+            let renamed = graph.fresh_value("features");
+            graph.rename_value(value, &renamed);
+            renamed
+        }
+    };
+    // Drop what made the old output.
+    graph
+        .nodes
+        .retain(|node| !node.outputs.contains(&output));
+    let size = |dim: usize| {
+        let image = graph.image_input().ok();
+        image
+            .and_then(|image| if dim == 2 { image.height } else { image.width })
+            .unwrap_or(64)
+    };
+    let (height, width) = (size(2), size(3));
+    let mut probe = graph.clone();
+    probe.outputs = vec![declared(&features, None)];
+    probe.remove_unused();
+    let shape = infer_images(&probe, 1, height, width)?
+        .shapes
+        .remove(&features)
+        .unwrap_or_default();
+    let n_features = match *shape.as_slice() {
+        [_, n] => n,
+        [_, n, _, _] => {
+            let pooled = graph.fresh_value("head.pooled");
+            let flat = graph.fresh_value("head.features");
+            let pool = node(&graph, "head.pool", Op::GlobalAveragePool, &[&features], &pooled);
+            graph.nodes.push(pool);
+            let flatten = node(&graph, "head.flatten", Op::Flatten { axis: 1 }, &[&pooled], &flat);
+            graph.nodes.push(flatten);
+            features = flat;
+            n
+        }
+        _ => {
+            return Err(TransferError::OutputShape {
+                output: features,
+                shape,
+            });
+        }
+    };
+    let weight = graph.fresh_value("head.weight");
+    let bias = graph.fresh_value("head.bias");
+    let zeros = |shape: &[usize]| Tensor::F32(Floats::from(ArcArray::zeros(IxDyn(shape))));
+    graph
+        .initializers
+        .insert(weight.clone(), zeros(&[classes, n_features]));
+    graph.initializers.insert(bias.clone(), zeros(&[classes]));
+    let gemm = Op::Gemm {
+        alpha: 1.0,
+        beta: 1.0,
+        trans_a: false,
+        trans_b: true,
+    };
+    let dense = node(&graph, "head", gemm, &[&features, &weight, &bias], &output);
+    let name = dense.name.clone();
+    graph.nodes.push(dense);
+    let batch = graph.outputs[0].dims.as_ref().and_then(|d| d.first().cloned());
+    graph.outputs = vec![declared(
+        &output,
+        Some(vec![batch.unwrap_or(Dim::Unknown), Dim::Fixed(classes)]),
+    )];
+    graph.remove_unused();
+    Ok(NewHead {
+        graph,
+        head: Head {
+            node: name,
+            features,
+            logits: output,
+            classes,
+        },
+        n_features,
+        weight,
+        bias,
+    })
+}
+
+fn declared(name: &str, dims: Option<Vec<Dim>>) -> ValueDecl {
+    ValueDecl {
+        name: name.to_owned(),
+        element_type: ElementType::F32,
+        dims,
+    }
+}
+
+fn node(graph: &Graph, hint: &str, op: Op, inputs: &[&str], output: &str) -> Node {
+    Node {
+        name: graph.fresh_node(hint),
+        op,
+        inputs: inputs.iter().map(|&input| input.to_owned()).collect(),
+        outputs: vec![output.to_owned()],
+    }
+}

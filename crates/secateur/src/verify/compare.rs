@@ -1,0 +1,155 @@
+//! How far the outputs of two networks are apart.
+
+use super::{Outputs, VerifyError};
+use crate::data::Batch;
+use serde::Serialize;
+use std::error::Error;
+
+/// How far the outputs of two networks were apart on the same images.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VerifySummary {
+    /// What judged: the name of a runtime.
+    pub runtime: String,
+    /// Images judged.
+    pub n: usize,
+    /// The largest absolute difference of two outputs.
+    pub max_abs_diff: f64,
+    /// The largest absolute output of either network.
+    pub max_abs_output: f64,
+    /// `max_abs_diff / max_abs_output`; 0 where all outputs are 0.
+    pub relative: f64,
+    /// The share of images for which both networks have their highest output at the same place, from
+    /// 0 to 1. Of equal outputs the first counts as the higher.
+    pub top1_agreement: f64,
+    /// Images with an output that is not finite in either network. They count as disagreement and
+    /// are left out of the differences.
+    pub non_finite: usize,
+}
+
+/// How far two networks may be apart.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tolerance {
+    /// The largest [`VerifySummary::relative`]. The default is 1e-3: f32 rounding in other orders of
+    /// summation stays below 1e-5 in networks of some fifty layers, a wrong weight far above.
+    pub relative: f64,
+    /// The least [`VerifySummary::top1_agreement`]. The default is 0.999: with equal outputs up to
+    /// rounding, only images that are undecided between two classes can change theirs.
+    pub top1_agreement: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self {
+            relative: 1e-3,
+            top1_agreement: 0.999,
+        }
+    }
+}
+
+impl VerifySummary {
+    /// Whether the difference is within `tolerance`.
+    ///
+    /// # Errors
+    /// [`VerifyError::Differs`] says which limit is exceeded.
+    pub fn check(&self, tolerance: Tolerance) -> Result<(), VerifyError> {
+        let mut problems = Vec::new();
+        if self.non_finite > 0 {
+            problems.push(format!(
+                "{} images have outputs that are not finite",
+                self.non_finite
+            ));
+        }
+        if self.relative > tolerance.relative {
+            problems.push(format!(
+                "largest difference {:.1e} of the largest output, at most {:.1e} is allowed",
+                self.relative, tolerance.relative
+            ));
+        }
+        if self.top1_agreement < tolerance.top1_agreement {
+            problems.push(format!(
+                "top-1 agrees on {:.2} % of the images, at least {:.2} % is wanted",
+                100.0 * self.top1_agreement,
+                100.0 * tolerance.top1_agreement
+            ));
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(VerifyError::Differs {
+            problem: problems.join("; "),
+            summary: Box::new(self.clone()),
+        })
+    }
+}
+
+/// Runs all `batches` through networks `a` and `b` and measures how far their outputs are apart.
+/// Outputs may have any shape whose axis 0 is the image. `runtime` is the name of what judges.
+///
+/// # Errors
+/// [`VerifyError::Output`] where the shapes of the outputs differ, [`VerifyError::NoImages`] where
+/// there is no image; what reading and running give. A difference is no error here: see
+/// [`VerifySummary::check`].
+pub fn compare<E: Error + Send + Sync + 'static>(
+    a: &mut Outputs<'_>,
+    b: &mut Outputs<'_>,
+    batches: impl IntoIterator<Item = Result<Batch, E>>,
+    runtime: &str,
+) -> Result<VerifySummary, VerifyError> {
+    let (mut n, mut agreed, mut non_finite) = (0_usize, 0_usize, 0);
+    let (mut max_abs_diff, mut max_abs_output) = (0_f64, 0_f64);
+    for batch in batches {
+        let batch = batch.map_err(|error| VerifyError::Data(Box::new(error)))?;
+        let (from_a, from_b) = (a(&batch.images)?, b(&batch.images)?);
+        let images = batch.images.shape().first().copied().unwrap_or(0);
+        let shape = from_a.shape();
+        if shape != from_b.shape() || shape.first() != Some(&images) || from_a.len() < images {
+            return Err(VerifyError::Output {
+                problem: format!(
+                    "the shapes for {images} images are {shape:?} and {:?}, want twice [{images}, ...]",
+                    from_b.shape()
+                ),
+            });
+        }
+        for (a, b) in from_a.outer_iter().zip(from_b.outer_iter()) {
+            n += 1;
+            if !a.iter().chain(&b).all(|value| value.is_finite()) {
+                non_finite += 1;
+                continue;
+            }
+            for (a, b) in a.iter().zip(&b) {
+                let (a, b) = (f64::from(*a), f64::from(*b));
+                max_abs_diff = max_abs_diff.max((a - b).abs());
+                max_abs_output = max_abs_output.max(a.abs()).max(b.abs());
+            }
+            agreed += usize::from(first_highest(a.iter()) == first_highest(b.iter()));
+        }
+    }
+    if n == 0 {
+        return Err(VerifyError::NoImages);
+    }
+    let relative = if max_abs_output > 0.0 {
+        max_abs_diff / max_abs_output
+    } else {
+        0.0
+    };
+    Ok(VerifySummary {
+        runtime: runtime.to_owned(),
+        n,
+        max_abs_diff,
+        max_abs_output,
+        relative,
+        top1_agreement: agreed as f64 / n as f64,
+        non_finite,
+    })
+}
+
+/// Where the highest of finite values stands; the first of equal ones.
+fn first_highest<'v>(values: impl Iterator<Item = &'v f32>) -> usize {
+    let mut highest = (0, f32::NEG_INFINITY);
+    for (at, &value) in values.enumerate() {
+        if value > highest.1 {
+            highest = (at, value);
+        }
+    }
+    highest.0
+}

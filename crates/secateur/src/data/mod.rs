@@ -69,7 +69,8 @@ pub enum Order {
 
 /// What is changed at random in training images, after resizing. An image's change depends on the
 /// seed, the epoch and the image alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Augment {
     /// Nothing.
     None,

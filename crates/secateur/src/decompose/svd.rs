@@ -39,7 +39,7 @@ pub fn factorize(weight: ArrayView3<'_, f64>) -> Option<Factors> {
         let matrix = Mat::from_fn(n, group_co, |row, column| weight[[k, row, column]]);
         let mut u = Mat::<f64>::zeros(n, rank);
         let mut v = Mat::<f64>::zeros(group_co, rank);
-        let mut s = faer::Diag::<f64>::zeros(rank);
+        let mut s = faer::diag::Diag::<f64>::zeros(rank);
         let thin = ComputeSvdVectors::Thin;
         let scratch = svd_scratch::<f64>(n, group_co, thin, thin, Par::Seq, Default::default());
         svd(

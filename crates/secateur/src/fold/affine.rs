@@ -6,6 +6,8 @@ use ndarray::{Axis, IxDyn};
 
 /// `y_c -> scale_c y_c + shift_c`.
 struct Affine {
+    /// The shape that the scale must have to reach the channels, where that depends on the layer.
+    scale_shape: Option<Vec<usize>>,
     scale: Vec<f64>,
     shift: Vec<f64>,
 }
@@ -19,9 +21,11 @@ pub(super) fn fold_output_scales(graph: &mut Graph) -> usize {
         }
         let scale = node.inputs.iter().find(|input| input.ends_with(".output_scale"))?;
         let value = node.inputs.iter().find(|input| *input != scale)?;
-        let scale: Vec<f64> = graph.float(scale)?.iter().map(|&value| f64::from(value)).collect();
+        let scale = graph.float(scale)?;
+        let scale_shape = Some(scale.shape().to_vec());
+        let scale: Vec<f64> = scale.iter().map(|&value| f64::from(value)).collect();
         let shift = vec![0.0; scale.len()];
-        Some((value.clone(), Affine { scale, shift }))
+        Some((value.clone(), Affine { scale_shape, scale, shift }))
     })
 }
 
@@ -44,7 +48,7 @@ pub(super) fn fold_batch_norms(graph: &mut Graph) -> usize {
             .map(|(gamma, variance)| gamma / (variance + f64::from(epsilon)).sqrt())
             .collect();
         let shift = beta.iter().zip(&mean).zip(&scale).map(|((beta, mean), scale)| beta - mean * scale).collect();
-        Some((node.inputs.first()?.clone(), Affine { scale, shift }))
+        Some((node.inputs.first()?.clone(), Affine { scale_shape: None, scale, shift }))
     })
 }
 
@@ -113,6 +117,11 @@ fn changed_layer(graph: &Graph, layer: &Node, affine: &Affine) -> Option<Change>
     }
     let weight_name = optional(layer, 1)?.to_owned();
     let weight = graph.float(&weight_name)?;
+    let is_conv = matches!(layer.op, Op::Conv(_));
+    let reaching = if is_conv { vec![1, channels, 1, 1] } else { vec![channels] };
+    if affine.scale_shape.as_ref().is_some_and(|shape| *shape != reaching) {
+        return None;
+    }
     let (axis, bias_factor, takes_bias) = if let Op::Conv(_) = layer.op {
         (0, 1.0, true)
     } else if let Op::Gemm { beta, trans_b, .. } = layer.op {

@@ -1,7 +1,7 @@
 //! Scaling factors go into the projection, or both factors into one dense kernel.
 
 use super::FoldError;
-use crate::graph::{FactoredKind, FactoredLayer, Graph, LayerShape, Node, Op};
+use crate::graph::{FactoredKind, FactoredLayer, Graph, LayerShape, Node};
 use crate::tensor::{Floats, Tensor};
 use ndarray::{Array3, Axis, IxDyn};
 

@@ -4,7 +4,7 @@ use super::clock::Clock;
 use super::rounds::{Context, Pruned, exported_size, prune_in_rounds};
 use super::stages::{decompose_config, fit_config, shapes, source, transfer_network};
 use super::{
-    PipelineError, Prepared, Resume, Run, RunKey, Settings, Target, prepare,
+    PipelineError, Prepared, Resume, Run, RunKey, Settings, Target, crc32, prepare,
 };
 use crate::cost::{self, Cost};
 use crate::data::{Augment, Order, Split};
@@ -13,7 +13,7 @@ use crate::exec::{BatchNormMode, Engine, Request};
 use crate::files::{check_writable, write_atomic};
 use crate::fold::{FoldConfig, fold};
 use crate::graph::{Graph, factored_layers};
-use crate::onnx::{self, Model};
+use crate::onnx;
 use crate::progress::Progress;
 use crate::report::{
     CompressReport, LayerKind, LayerResult, Measure, TargetResult, VerifyResult,
@@ -70,8 +70,8 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let key = RunKey {
         secateur: env!("CARGO_PKG_VERSION").to_owned(),
         model: job.model.display().to_string(),
-        model_crc32: crc32(&onnx::to_bytes(&model)?),
-        data_crc32: prepared.dataset.fingerprint(),
+        model_crc32: crc32([onnx::to_bytes(&model)?]),
+        data_crc32: prepared.fingerprint(),
         settings: settings.clone(),
     };
     reject_infeasible(&model.graph, &prepared, settings)?;
@@ -417,10 +417,4 @@ fn reject_infeasible(
         }
     }
     Ok(())
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let mut crc = flate2::Crc::new();
-    crc.update(bytes);
-    crc.sum()
 }

@@ -10,6 +10,7 @@ mod stages;
 mod target;
 
 pub use compress::{Job, compress};
+use prepare::crc32;
 pub use prepare::{Prepared, prepare};
 pub use run::{Resume, Run, RunKey};
 pub use settings::{DataSettings, PruneSettings, Settings, TransferSettings, VerifySettings};

@@ -2,6 +2,7 @@
 
 use super::{LayerPlan, PLAN_VERSION, PruningPlan};
 use crate::graph::{FactoredLayer, LayerShape, Size};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A layer that can lose directions.
@@ -37,7 +38,8 @@ pub enum Goal {
 }
 
 /// What a score is divided by before directions of different layers are compared.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Per {
     /// The weights that the direction costs: loss per parameter.
     #[default]

@@ -42,11 +42,15 @@ const EXTENSIONS: [&str; 21] = [
 pub(super) struct Entries {
     pub folders: Vec<String>,
     pub files: Vec<String>,
-    /// Names that start with a dot, and what is neither file nor folder.
+    /// How many names start with a dot, or are unreadable and not those of images.
     pub hidden: usize,
 }
 
 /// Lists a folder. Links are followed.
+///
+/// # Errors
+/// A folder or an image whose name is not Unicode: it could be neither reported nor written to a
+/// model's metadata, and leaving it out would change the data.
 pub(super) fn entries(folder: &Path) -> Result<Entries, DataError> {
     let read_error = |source| DataError::Read {
         path: folder.into(),
@@ -54,21 +58,29 @@ pub(super) fn entries(folder: &Path) -> Result<Entries, DataError> {
     };
     let mut entries = Entries::default();
     for entry in fs::read_dir(folder).map_err(read_error)? {
-        let name = entry.map_err(read_error)?.file_name();
-        // A name that is not Unicode could not be written to the model's metadata.
-        let Some(name) = name
-            .to_str()
-            .filter(|name| !name.starts_with('.') && *name != "__MACOSX")
-        else {
+        let entry = entry.map_err(read_error)?;
+        let (name, path) = (entry.file_name(), entry.path());
+        let lossy = name.to_string_lossy();
+        if lossy.starts_with('.') || lossy == "__MACOSX" {
             entries.hidden += 1;
             continue;
+        }
+        let kind = entry.file_type().map_err(read_error)?;
+        // A broken link is reported when it is decoded, if it is named as an image.
+        let is_link_to = |want: fn(&fs::Metadata) -> bool| {
+            kind.is_symlink() && fs::metadata(&path).is_ok_and(|to| want(&to))
         };
-        match fs::metadata(folder.join(name)) {
-            Ok(kind) if kind.is_dir() => entries.folders.push(name.to_owned()),
-            Ok(kind) if kind.is_file() => entries.files.push(name.to_owned()),
-            // A broken link is reported when it is decoded, if it is named as an image.
-            Err(_) => entries.files.push(name.to_owned()),
-            Ok(_) => entries.hidden += 1,
+        let is_folder = kind.is_dir() || is_link_to(fs::Metadata::is_dir);
+        match name.to_str() {
+            Some(name) if is_folder => entries.folders.push(name.to_owned()),
+            Some(name) => entries.files.push(name.to_owned()),
+            None if is_folder || is_image(&lossy) => {
+                return Err(DataError::Layout {
+                    path: folder.into(),
+                    what: format!("the name of `{lossy}` is not Unicode"),
+                });
+            }
+            None => entries.hidden += 1,
         }
     }
     entries.folders.sort_unstable();

@@ -18,7 +18,10 @@ mod preprocess;
 mod random;
 mod split;
 mod store;
+#[cfg(test)]
+mod tests;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -406,12 +409,14 @@ impl Dataset {
                 first,
             });
         }
+        let items: BTreeSet<usize> = bad.iter().map(|(sample, _)| sample.item).collect();
+        for split in [&mut splits.train, &mut splits.val, &mut splits.test] {
+            split.retain(|sample| !items.contains(&sample.item));
+        }
+        let trained: BTreeSet<usize> = splits.train.iter().map(|sample| sample.label).collect();
         for (sample, corrupt) in &bad {
-            for split in [&mut splits.train, &mut splits.val, &mut splits.test] {
-                split.retain(|other| other.item != sample.item);
-            }
             progress.note(&format!("skipped {corrupt}"));
-            if splits.train.iter().all(|other| other.label != sample.label) {
+            if !trained.contains(&sample.label) {
                 return Err(DataError::CorruptClass {
                     class: classes[sample.label].clone(),
                     example: corrupt.clone(),

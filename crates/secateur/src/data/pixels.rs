@@ -7,11 +7,11 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;
 
-use image::imageops::{self, FilterType};
-use image::{
-    DynamicImage, GenericImageView, ImageBuffer, ImageDecoder, ImageReader, Limits, Luma, Pixel,
-    Rgb,
-};
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+
+use super::PreprocessError;
 
 /// The longest side that is decoded or resized to, pixels.
 pub(super) const MAX_SIDE: usize = 20_000;
@@ -125,25 +125,34 @@ impl View<'_> {
 
     /// The image at `[height, width]` with at most `max_channels` channels: grey first, then resized
     /// bilinearly, with antialiasing where it becomes smaller.
-    pub(super) fn fitted(&self, height: usize, width: usize, max_channels: usize) -> Pixels {
+    pub(super) fn fitted(
+        &self,
+        height: usize,
+        width: usize,
+        max_channels: usize,
+    ) -> Result<Pixels, PreprocessError> {
         let (channels, samples) = if self.channels > max_channels {
             (1, Cow::Owned(gray(self.samples)))
         } else {
             (self.channels, Cow::Borrowed(self.samples))
         };
-        let samples = if self.height == height && self.width == width {
-            samples.into_owned()
-        } else if channels == 1 {
-            resize::<Luma<u8>>(&samples, self.height, self.width, height, width)
+        let (from, to) = ((self.height, self.width), (height, width));
+        let pixel = if channels == 1 {
+            PixelType::U8
         } else {
-            resize::<Rgb<u8>>(&samples, self.height, self.width, height, width)
+            PixelType::U8x3
         };
-        Pixels {
+        let samples = if from == to {
+            samples.into_owned()
+        } else {
+            resize(&samples, pixel, from, to)?
+        };
+        Ok(Pixels {
             height,
             width,
             channels,
             samples,
-        }
+        })
     }
 }
 
@@ -173,27 +182,24 @@ fn gray(rgb: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-fn resize<P>(
+/// Resizes in integers with Pillow's weights, so that networks see what they were trained on.
+fn resize(
     samples: &[u8],
-    height: usize,
-    width: usize,
-    new_height: usize,
-    new_width: usize,
-) -> Vec<u8>
-where
-    P: Pixel<Subpixel = u8> + 'static,
-    for<'a> ImageBuffer<P, &'a [u8]>: GenericImageView<Pixel = P>,
-{
-    let Some(source) = ImageBuffer::<P, &[u8]>::from_raw(width as u32, height as u32, samples)
-    else {
-        // `Pixels` and the packed readers keep samples and sizes in step.
-        return vec![0; new_height * new_width * usize::from(P::CHANNEL_COUNT)];
+    pixel: PixelType,
+    (height, width): (usize, usize),
+    (new_height, new_width): (usize, usize),
+) -> Result<Vec<u8>, PreprocessError> {
+    let fail = |what: String| PreprocessError::Invalid {
+        what: format!("resizing failed: {what}"),
     };
-    imageops::resize(
-        &source,
-        new_width as u32,
-        new_height as u32,
-        FilterType::Triangle,
-    )
-    .into_raw()
+    let source = ImageRef::new(width as u32, height as u32, samples, pixel)
+        .map_err(|error| fail(error.to_string()))?;
+    let mut resized = Image::new(new_width as u32, new_height as u32, pixel);
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+        .use_alpha(false);
+    Resizer::new()
+        .resize(&source, &mut resized, &options)
+        .map_err(|error| fail(error.to_string()))?;
+    Ok(resized.into_vec())
 }

@@ -337,7 +337,7 @@ impl Preprocess {
         let fitted;
         let mut view = image.view();
         if !view.fits(self.height, self.width, shape.0) {
-            fitted = view.fitted(self.height, self.width, shape.0);
+            fitted = view.fitted(self.height, self.width, shape.0)?;
             view = fitted.view();
         }
         let mut input = vec![0.0; shape.0 * shape.1 * shape.2];
@@ -368,10 +368,17 @@ impl Preprocess {
         change: Change,
         input: &mut [f32],
     ) {
-        let (height, width) = (image.height, image.width);
-        let planes = input.chunks_exact_mut(height * width);
-        for (c, (plane, table)) in planes.zip(tables).enumerate() {
-            let channel = match (self.channels, image.channels) {
+        let (height, width, step) = (image.height, image.width, image.channels);
+        // The columns of the image that are seen, and the zeros beside them before the flip.
+        let seen =
+            change.right.max(0).unsigned_abs()..width.saturating_add_signed(change.right.min(0));
+        let before = change.right.min(0).unsigned_abs();
+        for (c, (plane, table)) in input
+            .chunks_exact_mut(height * width)
+            .zip(tables)
+            .enumerate()
+        {
+            let channel = match (self.channels, step) {
                 (_, 1) | (ChannelOrder::Gray, _) => 0,
                 (ChannelOrder::Rgb, _) => c,
                 (ChannelOrder::Bgr, _) => 2 - c,
@@ -381,22 +388,25 @@ impl Preprocess {
                     row.fill(0.0);
                     continue;
                 };
-                let line =
-                    &image.samples[y * width * image.channels..(y + 1) * width * image.channels];
-                for (x, value) in row.iter_mut().enumerate() {
-                    let x = if change.flip { width - 1 - x } else { x };
-                    *value = match x.checked_add_signed(change.right).filter(|&x| x < width) {
-                        Some(x) => table[usize::from(line[x * image.channels + channel])],
-                        None => 0.0,
-                    };
+                let line = &image.samples[y * width * step..(y + 1) * width * step];
+                let pixels = line[seen.start * step..seen.end * step]
+                    .chunks_exact(step)
+                    .map(|pixel| pixel[channel]);
+                row[..before].fill(0.0);
+                row[before + seen.len()..].fill(0.0);
+                for (value, pixel) in row[before..].iter_mut().zip(pixels) {
+                    *value = table[usize::from(pixel)];
+                }
+                if change.flip {
+                    row.reverse();
                 }
             }
         }
     }
 }
 
-/// How one image is changed: the pixel at `(y, x)` is read at `(y + down, x + right)`, after a
-/// left-right flip.
+/// How one image is changed: the pixel at `(y, x)` is read at `(y + down, x + right)`, then the image
+/// is flipped left to right. Shifts are less than the sides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Change {
     pub down: isize,

@@ -53,30 +53,7 @@ pub(super) fn divide(
     };
     let mut val = val;
     if let Some(limit) = options.limit {
-        let own = val.as_ref().map_or(0, Vec::len);
-        let per_class = if own == 0 && options.val_fraction > 0.0 {
-            2
-        } else {
-            1
-        };
-        if limit < classes * per_class {
-            return Err(DataError::Option {
-                option: "the limit of training images",
-                got: limit.to_string(),
-                want: format!(
-                    "at least {}, {per_class} for each of {classes} classes",
-                    classes * per_class
-                ),
-            });
-        }
-        let all = train.len() + own;
-        if limit < all {
-            let of_val = (limit as u128 * own as u128 / all as u128) as usize;
-            if let Some(val) = &mut val {
-                keep(val, classes, of_val, seed);
-            }
-            keep(&mut train, classes, limit - of_val, seed);
-        }
+        cut(&mut train, val.as_mut(), classes, limit, options)?;
     }
     let val = match val {
         Some(val) => val,
@@ -93,6 +70,50 @@ pub(super) fn divide(
         split.sort_unstable();
     }
     Ok(splits)
+}
+
+/// Cuts training and own validation images to `limit` together, in proportion, but so that each can
+/// keep one image of each class.
+fn cut(
+    train: &mut Vec<Sample>,
+    val: Option<&mut Vec<Sample>>,
+    classes: usize,
+    limit: usize,
+    options: &DataOptions,
+) -> Result<(), DataError> {
+    let own = val.as_ref().map_or(0, |val| val.len());
+    let per_class = if own > 0 || options.val_fraction > 0.0 {
+        2
+    } else {
+        1
+    };
+    if limit < classes * per_class {
+        return Err(DataError::Option {
+            option: "the limit of training images",
+            got: limit.to_string(),
+            want: format!(
+                "at least {}, {per_class} for each of {classes} classes",
+                classes * per_class
+            ),
+        });
+    }
+    let all = train.len() + own;
+    if limit >= all {
+        return Ok(());
+    }
+    let mut left = limit;
+    if let Some(val) = val.filter(|val| !val.is_empty()) {
+        let share = (limit as u128 * own as u128 / all as u128) as usize;
+        keep(
+            val,
+            classes,
+            share.clamp(classes, limit - classes),
+            options.seed,
+        );
+        left -= val.len();
+    }
+    keep(train, classes, left, options.seed);
+    Ok(())
 }
 
 /// `fraction` of `n`, rounded, leaving at least one on either side where possible.

@@ -122,7 +122,7 @@ impl Store {
         };
         // Not under the lock: others may want the image meanwhile, and the result is the same.
         let fitted = if let Some(view) = self.packed(item) {
-            Arc::new(view.fitted(height, width, max_channels))
+            Arc::new(view.fitted(height, width, max_channels)?)
         } else {
             let native = match native {
                 Some(native) => native,
@@ -131,7 +131,7 @@ impl Store {
             if native.view().fits(height, width, max_channels) {
                 native
             } else {
-                Arc::new(native.view().fitted(height, width, max_channels))
+                Arc::new(native.view().fitted(height, width, max_channels)?)
             }
         };
         self.keep(item, max_channels, &fitted);

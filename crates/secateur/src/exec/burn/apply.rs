@@ -4,7 +4,6 @@ use super::value::Value;
 use super::{arithmetic, conv, linear, norm, pool, reduce, shape};
 use crate::exec::{BatchNormMode, ExecError};
 use crate::graph::{Op, Operands};
-use crate::tensor::ElementType;
 
 /// A node's inputs: on the device, or on the host where they are constants that steer it.
 pub(super) struct Args<'a> {
@@ -113,16 +112,9 @@ pub(super) fn apply(args: &mut Args<'_>) -> Result<Value, ExecError> {
             bias,
             size,
         } => norm::lrn(args, *alpha, *beta, *bias, *size),
-        Op::Cast { to } => {
-            let value = args.take(0)?;
-            match to {
-                ElementType::F32 => Ok(value),
-                ElementType::F64 | ElementType::I32 | ElementType::I64 | ElementType::Bool => {
-                    Err(args.error(format!("computed values are `f32`; cannot cast to {to:?}")))
-                }
-            }
-        }
-        Op::Shape { .. } | Op::Gather { .. } | Op::ConstantOfShape { .. } => {
+        Op::Cast { to } => arithmetic::cast(args, *to),
+        Op::Gather { axis } => shape::gather(args, *axis),
+        Op::Shape { .. } | Op::ConstantOfShape { .. } => {
             Err(args.error("runs on constants and shapes only"))
         }
     }

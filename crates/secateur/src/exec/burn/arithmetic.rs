@@ -4,6 +4,7 @@ use super::apply::Args;
 use super::value::{Value, map_tensor, zip_tensors};
 use crate::exec::ExecError;
 use crate::graph::{Activation, Arithmetic};
+use crate::tensor::ElementType;
 use ::burn::tensor::activation;
 
 /// `Relu`, `LeakyRelu`, `Sigmoid`, `HardSigmoid`, `HardSwish`, `Tanh`.
@@ -57,6 +58,21 @@ pub(super) fn arithmetic(args: &mut Args<'_>, operation: Arithmetic) -> Result<V
         Arithmetic::Sub => zip_tensors!(left, right, (a, b) => a - b),
         Arithmetic::Mul => zip_tensors!(left, right, (a, b) => a * b),
         Arithmetic::Div => zip_tensors!(left, right, (a, b) => a / b),
+    })
+}
+
+/// `Cast`. `Plan` lets a value of another type through only where it is cast back to `f32` at once,
+/// so it is held as the `f32` values that it has. Rounding has no gradient.
+pub(super) fn cast(args: &mut Args<'_>, to: ElementType) -> Result<Value, ExecError> {
+    let x = args.take(0)?;
+    Ok(match to {
+        ElementType::F32 | ElementType::F64 => x,
+        ElementType::I32 | ElementType::I64 => {
+            map_tensor!(x, x => x.without_autodiff().trunc())
+        }
+        ElementType::Bool => {
+            map_tensor!(x, x => x.without_autodiff().not_equal_scalar(0.0).float())
+        }
     })
 }
 

@@ -2,8 +2,8 @@
 
 use super::value::MAX_RANK;
 use crate::exec::ExecError;
-use crate::graph::{Graph, Inferred, infer};
-use crate::tensor::Tensor;
+use crate::graph::{Graph, Inferred, Node, Op, infer};
+use crate::tensor::{ElementType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The nodes to run for a set of wanted values.
@@ -58,6 +58,8 @@ impl Plan {
             inferred,
         };
         plan.check(graph, &plan.step)?;
+        check_casts(graph, &plan.step, wanted)?;
+        check_steering(graph, wanted)?;
         Ok(plan)
     }
 
@@ -140,10 +142,66 @@ impl Schedule {
     }
 }
 
-/// The values that are computed from any of `sources`.
+/// Refuses to compute in another type than `f32`: a value that is cast to one must be cast back at
+/// once.
+fn check_casts(graph: &Graph, schedule: &Schedule, wanted: &Wanted) -> Result<(), ExecError> {
+    let to_f32 = Op::Cast {
+        to: ElementType::F32,
+    };
+    for node in schedule.nodes.iter().map(|&index| &graph.nodes[index]) {
+        let Op::Cast { to } = node.op else { continue };
+        let reads = |reader: &Node| reader.inputs.iter().any(|name| node.outputs.contains(name));
+        let is_wanted = node.outputs.iter().any(|name| wanted.step.contains(name));
+        let is_read = || {
+            graph
+                .nodes
+                .iter()
+                .any(|other| reads(other) && other.op != to_f32)
+        };
+        if to != ElementType::F32 && (is_wanted || is_read()) {
+            return Err(ExecError::Node {
+                node: node.name.clone(),
+                op: node.op.name(),
+                problem: format!("computed values are `f32`; cannot compute in {to:?}"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses to train what is read on the host before the graph runs: bounds and fill values.
+fn check_steering(graph: &Graph, wanted: &Wanted) -> Result<(), ExecError> {
+    for node in graph
+        .nodes
+        .iter()
+        .filter(|n| matches!(n.op, Op::Clip { .. } | Op::Pad { .. }))
+    {
+        let trained = node
+            .inputs
+            .iter()
+            .skip(1)
+            .find(|name| wanted.trainable.contains(*name));
+        if let Some(name) = trained {
+            let (node, op) = (&node.name, node.op.name());
+            let problem = format!("not differentiable: node `{node}` ({op}) is steered by it");
+            return Err(ExecError::Parameter {
+                name: name.clone(),
+                problem,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The values whose content is computed from any of `sources`.
 fn dependents<'g>(graph: &'g Graph, sources: &BTreeSet<String>) -> BTreeSet<&'g str> {
     let mut found = BTreeSet::new();
-    for node in &graph.nodes {
+    // A shape does not depend on the content.
+    for node in graph
+        .nodes
+        .iter()
+        .filter(|node| !matches!(node.op, Op::Shape { .. }))
+    {
         let depends = node
             .inputs
             .iter()

@@ -4,7 +4,9 @@ use super::apply::Args;
 use super::value::{Value, map_tensor};
 use crate::exec::ExecError;
 use crate::graph::PadMode;
-use ::burn::tensor::{Slice, Tensor, ops::PadMode as DevicePadMode};
+use crate::tensor::Tensor;
+use ::burn::tensor::ops::PadMode as DevicePadMode;
+use ::burn::tensor::{Int, Slice, Tensor as DeviceTensor, TensorData};
 
 /// `Concat`.
 pub(super) fn concat(args: &mut Args<'_>, axis: i64) -> Result<Value, ExecError> {
@@ -19,7 +21,34 @@ pub(super) fn concat(args: &mut Args<'_>, axis: i64) -> Result<Value, ExecError>
             parts.push(args.take(index)?.reshape([outer, len, inner]));
         }
     }
-    Ok(Value::from(Tensor::cat(parts, 1)).reshaped(shape))
+    Ok(Value::from(DeviceTensor::cat(parts, 1)).reshaped(shape))
+}
+
+/// `Gather` of constant indices.
+pub(super) fn gather(args: &mut Args<'_>, axis: i64) -> Result<Value, ExecError> {
+    let shape = args.shape(0)?;
+    let axis = args.operands.axis(axis, shape.len())?;
+    let len = shape[axis] as i64;
+    let indices: Vec<i64> = match args.operands.constant(1) {
+        Some(Tensor::I64(indices)) => indices.iter().copied().collect(),
+        Some(Tensor::I32(indices)) => indices.iter().map(|&index| i64::from(index)).collect(),
+        Some(_) | None => return Err(args.error("the indices must be constant integers")),
+    };
+    if let Some(index) = indices.iter().find(|&&index| index < -len || index >= len) {
+        return Err(args.error(format!("index {index} on an axis of length {len}")));
+    }
+    let indices: Vec<i64> = indices
+        .into_iter()
+        .map(|index| index.rem_euclid(len))
+        .collect();
+    let outer = shape[..axis].iter().product();
+    let inner = shape[axis + 1..].iter().product();
+    let tensor = args.take(0)?.reshape([outer, shape[axis], inner]);
+    let count = indices.len();
+    let data = TensorData::new(indices, [count]);
+    let device = tensor.device().without_autodiff();
+    let indices = DeviceTensor::<1, Int>::from_data(data, &device);
+    Ok(Value::from(tensor.select(1, indices)).reshaped(args.out_shape))
 }
 
 /// `Transpose`.

@@ -1,10 +1,11 @@
 //! `compress`: the whole job, from a pre-trained network to a verified smaller file.
 
 use super::clock::Clock;
-use super::rounds::{Context, Pruned, exported_size, prune_in_rounds};
+use super::foresee::feasibility;
+use super::rounds::{Context, Pruned, prune_in_rounds};
 use super::stages::{decompose_config, fit_config, shapes, source, transfer_network};
 use super::{
-    PipelineError, Prepared, Resume, Run, RunKey, Settings, Target, crc32, prepare,
+    PipelineError, Prepared, Resume, Run, RunKey, Settings, Target, prepare,
 };
 use crate::cost::{self, Cost};
 use crate::data::{Augment, Order, Split};
@@ -67,13 +68,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     if prepared.dataset.len(Split::Test) == 0 {
         return Err(PipelineError::NoTestImages);
     }
-    let key = RunKey {
-        secateur: env!("CARGO_PKG_VERSION").to_owned(),
-        model: job.model.display().to_string(),
-        model_crc32: crc32([onnx::to_bytes(&model)?]),
-        data_crc32: prepared.fingerprint(),
-        settings: settings.clone(),
-    };
+    let key = RunKey::of(job.model, &model, &prepared, settings)?;
     reject_infeasible(&model.graph, &prepared, settings)?;
     let run = Run::open(job.run, &key, job.resume)?;
 
@@ -173,6 +168,8 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     write_atomic(&run.path("model.onnx"), &after_bytes)?;
     write_atomic(job.output, &after_bytes)?;
     run.write_json("report.json", &report)?;
+    write_atomic(&run.path("report.md"), report.to_markdown().as_bytes())?;
+    write_atomic(&run.path("report.html"), report.to_html()?.as_bytes())?;
     Ok(report)
 }
 
@@ -374,45 +371,24 @@ fn check(settings: &Settings) -> Result<(), PipelineError> {
     Ok(())
 }
 
-/// Says before the long work that a target on size cannot be reached, where rank 1 everywhere is
-/// still too large. The head of the data's classes is not there yet, so what is known of the rest
-/// is a lower bound.
+/// Says before the long work that a target on size cannot be reached.
 fn reject_infeasible(
     graph: &Graph,
     prepared: &Prepared,
     settings: &Settings,
 ) -> Result<(), PipelineError> {
-    let config = crate::decompose::DecomposeConfig {
-        head: None,
-        ..decompose_config(settings, "")?
-    };
-    let summary = examine(graph, &config)?;
-    let total = exported_size(graph, prepared)?;
-    let inferred = shapes(graph, prepared)?;
-    let cost = cost::of(graph, &inferred);
-    let (mut params, mut macs) = (total.params, total.macs);
-    for record in summary.layers.iter().filter(|record| record.kept.is_none()) {
-        let Some(shape) = record.shape else { continue };
-        let smallest = shape.params_at(1);
-        params = params.saturating_sub(shape.dense_params() - smallest);
-        let layer = cost.layers.iter().find(|layer| layer.node == record.name);
-        let dense = layer.map_or(0, |layer| layer.macs);
-        let positions = dense / shape.dense_params().max(1);
-        macs = macs.saturating_sub(dense.saturating_sub(smallest * positions));
-    }
-    for target in &settings.prune.targets {
-        let want = target.want(&cost, cost.params * 4);
-        let (least, unit) = match target {
-            Target::AccDrop(_) => continue,
-            Target::Params(_) => (params, "parameters"),
-            Target::Macs(_) => (macs, "multiply-accumulates"),
-            Target::Size(_) => (params * 4, "bytes"),
-        };
-        if (least as f64) > want {
+    let found = feasibility(graph, prepared, settings)?;
+    for (target, feasibility) in settings.prune.targets.iter().zip(found) {
+        if let (Some(false), Some(least)) = (feasibility.possible, feasibility.least) {
             return Err(PipelineError::Infeasible {
                 target: *target,
                 least,
-                unit,
+                unit: match target {
+                    Target::AccDrop(_) => continue,
+                    Target::Params(_) => "parameters",
+                    Target::Macs(_) => "multiply-accumulates",
+                    Target::Size(_) => "bytes",
+                },
             });
         }
     }

@@ -2,6 +2,11 @@
 
 mod clock;
 mod compress;
+mod cut;
+mod files;
+mod foresee;
+mod inspect;
+mod judge;
 mod prepare;
 mod rounds;
 mod run;
@@ -10,6 +15,11 @@ mod stages;
 mod target;
 
 pub use compress::{Job, compress};
+pub use cut::{CutJob, cut_file};
+pub use files::{TransferJob, decompose_file, fold_file, replay_file, transfer_file};
+pub use foresee::foresee;
+pub use inspect::inspect;
+pub use judge::{Images, evaluate_file, verify_files};
 use prepare::crc32;
 pub use prepare::{Prepared, prepare};
 pub use run::{Resume, Run, RunKey};
@@ -107,6 +117,21 @@ pub enum PipelineError {
     /// There is nothing to prune.
     #[error("no layer can be decomposed: `secateur inspect` names the reason for each")]
     NothingToPrune,
+    /// The network holds no factored layer.
+    #[error("no layer is factored: `secateur decompose` comes before `prune`")]
+    NotFactored,
+    /// The network does not end in class scores.
+    #[error("the network does not end in class scores: `secateur transfer` gives it a head")]
+    NoClassifier,
+    /// A single cut was asked for an accuracy, or for nothing.
+    #[error("one cut reaches targets on size only: name `params=..`, `macs=..` or `size=..` (`secateur compress` holds an accuracy)")]
+    CutTarget,
+    /// Nothing says how large the images are.
+    #[error("the file does not fix the image size: name it with `--size HxW`")]
+    NoSize,
+    /// The report cannot be rendered.
+    #[error(transparent)]
+    Report(#[from] crate::report::ReportError),
     /// The data has no test split.
     #[error("the data has no test images")]
     NoTestImages,

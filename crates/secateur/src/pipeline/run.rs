@@ -3,7 +3,7 @@
 //! A stage's graph is always read back from its checkpoint, in a first run as in a resumed one, so
 //! that both go on from the same bits.
 
-use super::{PipelineError, Settings};
+use super::{PipelineError, Prepared, Settings, crc32};
 use crate::files::write_atomic;
 use crate::graph::Graph;
 use crate::onnx::{self, Model};
@@ -41,6 +41,27 @@ pub struct RunKey {
     pub data_crc32: u32,
     /// All settings.
     pub settings: Settings,
+}
+
+impl RunKey {
+    /// The key of a run on `model`, read from the file `path`.
+    ///
+    /// # Errors
+    /// [`PipelineError`] where the model cannot be encoded.
+    pub fn of(
+        path: &Path,
+        model: &Model,
+        prepared: &Prepared,
+        settings: &Settings,
+    ) -> Result<Self, PipelineError> {
+        Ok(Self {
+            secateur: env!("CARGO_PKG_VERSION").to_owned(),
+            model: path.display().to_string(),
+            model_crc32: crc32([onnx::to_bytes(model)?]),
+            data_crc32: prepared.fingerprint(),
+            settings: settings.clone(),
+        })
+    }
 }
 
 impl Run {

@@ -70,9 +70,7 @@ pub fn transfer_network(
     let size = (source.preprocess.height, source.preprocess.width);
     let fits = choice.head == HeadChoice::Auto
         && matches!(ending(graph, size.0, size.1)?, Ending::Classifier(head) if head.classes == classes);
-    let epochs = choice
-        .epochs
-        .unwrap_or(if fits { 0 } else { NEW_HEAD_EPOCHS });
+    let epochs = transfer_epochs(settings, fits);
     let lr = choice.lr.unwrap_or(match choice.trainable {
         Trainable::All => LR_ALL,
         Trainable::Head | Trainable::Scaling => LR_FEW,
@@ -100,6 +98,15 @@ pub fn transfer_network(
     let (mut graph, summary) = transfer(engine, graph, &source, &config, store, progress)?;
     prepared.describe(&mut graph);
     Ok(Trained { graph, summary })
+}
+
+/// Passes over the training images in the transfer stage; `fits` tells whether the network's own
+/// head stays.
+pub(super) fn transfer_epochs(settings: &Settings, fits: bool) -> u64 {
+    settings
+        .transfer
+        .epochs
+        .unwrap_or(if fits { 0 } else { NEW_HEAD_EPOCHS })
 }
 
 /// The batches of a prepared data set.

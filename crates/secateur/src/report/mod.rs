@@ -1,8 +1,36 @@
-//! Records of what a run did, as scripts read them.
+//! Records of what a command did, as scripts read them, and their rendering for people.
+//!
+//! A record becomes a few [`Table`]s; the terminal, Markdown and HTML draw the same ones.
+
+mod chart;
+mod html;
+mod inspect;
+mod judge;
+mod markdown;
+pub mod numbers;
+mod plan;
+mod stage;
+mod table;
+mod tables;
+
+pub use inspect::{InspectReport, LayerInfo, ValueInfo};
+pub use judge::{EvaluateReport, VerifyReport};
+pub use plan::{Feasibility, PlanReport};
+pub use stage::{FileSize, StageReport, TransferFacts};
+pub use table::{Align, Table};
+pub use tables::MACS_NOTE;
 
 use crate::graph::Size;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// A report that cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The chart cannot be drawn.
+    #[error("cannot draw the chart: {0}")]
+    Chart(String),
+}
 
 /// Size and accuracy of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -127,3 +155,7 @@ pub struct CompressReport {
     /// The exported file.
     pub model: String,
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Where images come from and how they become input.
+
+use super::{choice, settings, stated};
+use clap::Args;
+use secateur::data::{Augment, DataKind};
+use secateur::pipeline::Settings;
+use std::path::PathBuf;
+
+const KINDS: &[&str] = &["image-folder", "cifar10", "cifar100", "idx", "digits"];
+const AUGMENTS: &[&str] = &["none", "crop", "crop-flip"];
+
+/// Where images come from and how they become input.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Data options")]
+pub struct DataArgs {
+    /// Folder of labelled images: class folders (also below `train`, `val`, `test`), CIFAR-10/100 binary
+    /// files, or IDX files (`.gz` too)
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// What the folder holds, where it is not recognised; `digits` are embedded and need no folder
+    #[arg(long, value_name = "KIND", value_parser = choice::of::<DataKind>(KINDS))]
+    pub data_kind: Option<DataKind>,
+    /// How pixels become input: `imagenet`, `caffe`, `unit`, `pm1`, or numbers such as
+    /// `mean=0.5,0.5,0.5;std=0.5,0.5,0.5;scale=0.00392157;order=rgb`; read from the model's metadata where
+    /// not given
+    #[arg(long, value_name = "NAME|NUMBERS")]
+    pub preprocess: Option<String>,
+    /// Image height and width in pixels, where the model does not fix them; else those of its metadata,
+    /// else the data's own
+    #[arg(long, value_name = "HxW", value_parser = choice::size)]
+    pub size: Option<[usize; 2]>,
+    #[arg(
+        long,
+        value_name = "X",
+        value_parser = choice::fraction,
+        help = stated(
+            "Share of the training images that validation takes where the data have no such split, 0 to 1",
+            settings::defaults().data.val_fraction,
+        )
+    )]
+    pub val_fraction: Option<f64>,
+    #[arg(
+        long,
+        value_name = "X",
+        value_parser = choice::fraction,
+        help = stated(
+            "Share of the images that are tested on where the data have no such split, 0 to 1",
+            settings::defaults().data.test_fraction,
+        )
+    )]
+    pub test_fraction: Option<f64>,
+    /// Most training images, validation images included; all where not given
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    #[arg(
+        long,
+        value_name = "N",
+        help = stated("Images in a batch", settings::defaults().data.batch_size)
+    )]
+    pub batch_size: Option<usize>,
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_parser = choice::of::<Augment>(AUGMENTS),
+        help = stated(
+            "Random changes of training images: shifts of up to an eighth, and left-right flips",
+            choice::name(&settings::defaults().data.augment),
+        )
+    )]
+    pub augment: Option<Augment>,
+}
+
+impl DataArgs {
+    pub fn apply(&self, settings: &mut Settings) {
+        let data = &mut settings.data;
+        if self.data.is_some() {
+            data.path.clone_from(&self.data);
+        }
+        data.kind = self.data_kind.or(data.kind);
+        if self.preprocess.is_some() {
+            data.preprocess.clone_from(&self.preprocess);
+        }
+        data.size = self.size.or(data.size);
+        data.val_fraction = self.val_fraction.unwrap_or(data.val_fraction);
+        data.test_fraction = self.test_fraction.unwrap_or(data.test_fraction);
+        data.limit = self.limit.or(data.limit);
+        data.batch_size = self.batch_size.unwrap_or(data.batch_size);
+        data.augment = self.augment.unwrap_or(data.augment);
+    }
+}

@@ -1,0 +1,65 @@
+//! Options of every command.
+
+use super::{choice, settings, stated};
+use clap::{Args, ValueEnum};
+use secateur::pipeline::Settings;
+use secateur::verify::{Options, RuntimeKind};
+
+/// How the result is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Tables to read
+    Table,
+    /// One JSON object
+    Json,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Common options")]
+pub struct GlobalArgs {
+    /// How the result is printed to stdout
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Threads to compute with; all cores where not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print no progress and no messages but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+impl GlobalArgs {
+    /// How runtimes are opened: on as many threads as everything else.
+    pub fn runtime_options(&self) -> Options {
+        Options { threads: self.threads.map_or(0, usize::from), ..Options::default() }
+    }
+}
+
+/// The independent runtime.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Runtime options")]
+pub struct RuntimeArgs {
+    /// Runtime of exported files
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = choice::of::<RuntimeKind>(RUNTIMES),
+        help = stated(
+            "Runtime of exported files: `tract` is built in, `ort` is ONNX Runtime, loaded from the library \
+             that ORT_DYLIB_PATH names",
+            choice::name(&settings::defaults().verify.runtime),
+        )
+    )]
+    pub runtime: Option<RuntimeKind>,
+}
+
+const RUNTIMES: &[&str] = &["tract", "ort"];
+
+impl RuntimeArgs {
+    pub fn apply(&self, settings: &mut Settings) {
+        if let Some(runtime) = self.runtime {
+            settings.verify.runtime = runtime;
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What a run would do, said before the long work.
+
+use super::inspect::{inspect_graph, preprocess_text};
+use super::stages::{decompose_config, shapes, transfer_epochs};
+use super::{PipelineError, Prepared, Settings, Target, prepare};
+use crate::cost;
+use crate::data::Split;
+use crate::decompose::{DecomposeConfig, examine};
+use crate::graph::Graph;
+use crate::onnx;
+use crate::progress::Progress;
+use crate::report::{Feasibility, PlanReport};
+use crate::train::Trainable;
+use crate::transfer::{Ending, HeadChoice, InsertBatchNorm, ending};
+use std::path::Path;
+
+/// The plan of a `compress` run: what becomes of head and layers, which targets can be reached, the
+/// stages and the files.
+///
+/// # Errors
+/// [`PipelineError`] where the run itself would fail before its long work, an unreachable target
+/// excepted.
+pub fn foresee(
+    path: &Path,
+    output: Option<&Path>,
+    run: Option<&Path>,
+    settings: &Settings,
+    progress: &dyn Progress,
+) -> Result<PlanReport, PipelineError> {
+    let model = onnx::read(path)?;
+    let graph = &model.graph;
+    let prepared = prepare(graph, &settings.data, settings.seed, progress)?;
+    let (dataset, preprocess) = (&prepared.dataset, &prepared.preprocess);
+    let size = [preprocess.height, preprocess.width];
+    let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let mut network = inspect_graph(graph, Some(size), &path.display().to_string(), bytes)?;
+    let classes = dataset.classes().len();
+    let ending = ending(graph, size[0], size[1])?;
+    let kept_head = match &ending {
+        Ending::Classifier(head)
+            if head.classes == classes && settings.transfer.head == HeadChoice::Auto =>
+        {
+            Some(head.node.as_str())
+        }
+        Ending::Classifier(_) | Ending::Features { .. } => None,
+    };
+    let config = DecomposeConfig {
+        head: kept_head.map(str::to_owned),
+        ..decompose_config(settings, "")?
+    };
+    for record in examine(graph, &config)?.layers {
+        let layer = network.layers.iter_mut().find(|layer| layer.name == record.name);
+        if let (Some(layer), Some(kept)) = (layer, record.kept) {
+            layer.prunable = false;
+            layer.why = kept.to_string();
+        }
+    }
+    if let (Ending::Classifier(head), None) = (&ending, kept_head)
+        && let Some(layer) = network.layers.iter_mut().find(|layer| layer.name == head.node)
+    {
+        layer.prunable = false;
+        layer.why = "it is replaced by a head for the new classes".to_owned();
+    }
+    let epochs = transfer_epochs(settings, kept_head.is_some());
+    let split = |split: Split| dataset.len(split);
+    let mut writes: Vec<String> = output.map(|path| path.display().to_string()).into_iter().collect();
+    writes.extend(run.map(|path| format!("{}/", path.display())));
+    Ok(PlanReport {
+        network,
+        data: format!(
+            "`{}` ({}): {} training, {} validation, {} test images of {classes} classes",
+            dataset.name(),
+            dataset.kind(),
+            split(Split::Train),
+            split(Split::Val),
+            split(Split::Test)
+        ),
+        classes,
+        preprocess: preprocess_text(preprocess),
+        transfer: transfer(settings, &ending, classes, kept_head, epochs),
+        targets: feasibility(graph, &prepared, settings)?,
+        stages: stages(settings, epochs),
+        writes,
+    })
+}
+
+fn transfer(
+    settings: &Settings,
+    ending: &Ending,
+    classes: usize,
+    kept_head: Option<&str>,
+    epochs: u64,
+) -> String {
+    let head = match (ending, kept_head) {
+        (_, Some(head)) => format!("the head `{head}` fits {classes} classes and is kept"),
+        (Ending::Classifier(head), None) => {
+            format!("the head `{}` for {} classes is replaced by one for {classes}", head.node, head.classes)
+        }
+        (Ending::Features { value }, None) => {
+            format!("a head for {classes} classes is attached to the features `{value}`")
+        }
+    };
+    let trained = match settings.transfer.trainable {
+        Trainable::Head => "the head",
+        Trainable::Scaling => "scales, biases, batch norm and the head",
+        Trainable::All => "all weights",
+    };
+    let batch_norm = match settings.transfer.insert_batch_norm {
+        InsertBatchNorm::No => "",
+        InsertBatchNorm::Yes => "batch norm is inserted; ",
+    };
+    match epochs {
+        0 => format!("{batch_norm}{head}; nothing is trained"),
+        epochs => format!("{batch_norm}{head}; {trained} are trained for up to {epochs} passes"),
+    }
+}
+
+fn stages(settings: &Settings, epochs: u64) -> Vec<String> {
+    let prune = &settings.prune;
+    vec![
+        format!("transfer: up to {epochs} passes over the training images"),
+        "decompose: each prunable layer into basis, scaling factors and projection".to_owned(),
+        format!(
+            "prune in rounds: {} training steps for scores, then a cut of {:.1} % of what remains; up to {} passes \
+             to recover, {} halvings of the step",
+            prune.window_steps,
+            100.0 * prune.step,
+            prune.recovery_epochs,
+            prune.halvings
+        ),
+        format!("fine-tune: {} passes for scaling factors, batch norm and head", prune.finetune_epochs),
+        "fold and export: standard ONNX operators".to_owned(),
+        "verify: the file against the network in memory, and the accuracy of both on the test images".to_owned(),
+    ]
+}
+
+/// Each target held against the size with every layer at rank 1, which is a lower bound: the head of
+/// the data's classes may not be there yet.
+pub(super) fn feasibility(
+    graph: &Graph,
+    prepared: &Prepared,
+    settings: &Settings,
+) -> Result<Vec<Feasibility>, PipelineError> {
+    let config = DecomposeConfig {
+        head: None,
+        ..decompose_config(settings, "")?
+    };
+    let cost = cost::of(graph, &shapes(graph, prepared)?);
+    let (mut params, mut macs) = (cost.params, cost.macs);
+    for record in examine(graph, &config)?.layers {
+        let (None, Some(shape)) = (&record.kept, record.shape) else { continue };
+        let smallest = shape.params_at(1);
+        params = params.saturating_sub(shape.dense_params() - smallest);
+        let layer = cost.layers.iter().find(|layer| layer.node == record.name);
+        let dense = layer.map_or(0, |layer| layer.macs);
+        let positions = dense / shape.dense_params().max(1);
+        macs = macs.saturating_sub(dense.saturating_sub(smallest * positions));
+    }
+    let judged = |target: &Target| {
+        let want = target.want(&cost, cost.params * BYTES_PER_PARAM);
+        let least = match target {
+            Target::AccDrop(_) => None,
+            Target::Params(_) => Some(params),
+            Target::Macs(_) => Some(macs),
+            Target::Size(_) => Some(params * BYTES_PER_PARAM),
+        };
+        Feasibility {
+            target: target.to_string(),
+            want,
+            least,
+            possible: least.map(|least| least as f64 <= want),
+        }
+    };
+    Ok(settings.prune.targets.iter().map(judged).collect())
+}
+
+const BYTES_PER_PARAM: u64 = 4;

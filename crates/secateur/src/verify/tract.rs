@@ -90,6 +90,8 @@ fn plan(
     let refused = |error: TractError| failure("load", format!("{error:#}"));
     let mut reader = model_bytes;
     let model = tract_onnx::onnx()
+        .with_ignore_output_shapes(true)
+        .with_ignore_value_info(true)
         .model_for_read(&mut reader)
         .map_err(refused)?;
     let inputs = model.input_outlets().map_err(refused)?;

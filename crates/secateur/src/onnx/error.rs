@@ -1,6 +1,8 @@
 //! What can be wrong with an ONNX file, or with a graph that is to become one.
 
 use super::table::{NEWEST_OPSET, OLDEST_OPSET};
+use crate::files::WriteError;
+use crate::graph::GraphError;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -15,7 +17,10 @@ pub enum OnnxError {
         /// What is wrong with it.
         problem: Box<OnnxError>,
     },
-    /// The operating system refused.
+    /// The file cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The operating system refused to read.
     #[error("{0}")]
     Io(std::io::Error),
     /// Not a single byte.
@@ -78,6 +83,9 @@ pub enum OnnxError {
     /// An input, an output or the graph as a whole is inconsistent.
     #[error("{0}")]
     Graph(String),
+    /// A graph that is not well formed.
+    #[error(transparent)]
+    Malformed(#[from] GraphError),
 }
 
 /// Nodes whose operators are not supported, in the file's order.

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The message that `model` is written as.
 pub(super) fn model(model: &Model) -> Result<ModelProto, OnnxError> {
+    model.graph.validate()?;
     let fresh = File::fresh(&model.graph);
     let file = model.origin.0.as_deref().unwrap_or(&fresh);
     let export = Export::new(&model.graph, file);

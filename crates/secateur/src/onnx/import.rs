@@ -109,6 +109,7 @@ pub(super) fn model(mut proto: ModelProto, folder: Option<&Path>) -> Result<Mode
         initializers: constants,
         metadata,
     };
+    graph.validate()?;
     proto.graph = Some(graph_proto);
     let origin = Origin(Some(Arc::new(file(
         proto,

@@ -1,7 +1,7 @@
 //! ONNX files: in to a [`Graph`], and out again.
 //!
 //! First and last stage of the pipeline. [`read`] accepts the operators of [`supported_operators`] in
-//! operator sets 7 to 28 and refuses everything else by name. [`write`](write()) writes what was not touched as
+//! operator sets 7 to 28 and refuses everything else by name. [`write()`] writes what was not touched as
 //! it stood in the file.
 //!
 //! # What a round trip keeps
@@ -33,10 +33,10 @@ pub use error::{OnnxError, UnsupportedOperators};
 pub use origin::Origin;
 pub use table::{NEWEST_OPSET, OLDEST_OPSET, SupportedOperator, supported_operators};
 
+use crate::files::write_atomic;
 use crate::graph::Graph;
 use prost::Message;
 use std::fs;
-use std::io;
 use std::path::Path;
 
 /// A graph, and what its file says beyond it.
@@ -81,12 +81,8 @@ impl Model {
 /// operators are named at once ([`OnnxError::Unsupported`]).
 pub fn read(path: impl AsRef<Path>) -> Result<Model, OnnxError> {
     let path = path.as_ref();
-    let folder = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let bytes = read_bytes(path).and_then(|bytes| decode(&bytes));
-    let model = bytes.and_then(|proto| import::model(proto, Some(folder)));
+    let proto = read_bytes(path).and_then(|bytes| decode(&bytes));
+    let model = proto.and_then(|proto| import::model(proto, Some(folder_of(path))));
     model.map_err(|problem| in_file(path, problem))
 }
 
@@ -101,19 +97,18 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Model, OnnxError> {
 /// Writes an ONNX file: to a temporary name in the same folder, then renamed.
 ///
 /// # Errors
-/// [`OnnxError::File`] where a node has a form that the graph's operator set lacks, the model is
-/// larger than protobuf allows, or the file cannot be written.
+/// [`OnnxError::File`] where a node has a form that the graph's operator set lacks or the model is
+/// larger than protobuf allows; [`OnnxError::Write`] where the file cannot be written.
 pub fn write(model: &Model, path: impl AsRef<Path>) -> Result<(), OnnxError> {
     let path = path.as_ref();
-    let written =
-        to_bytes(model).and_then(|bytes| write_bytes(path, &bytes).map_err(OnnxError::Io));
-    written.map_err(|problem| in_file(path, problem))
+    let bytes = to_bytes(model).map_err(|problem| in_file(path, problem))?;
+    Ok(write_atomic(path, &bytes)?)
 }
 
 /// The bytes of an ONNX file.
 ///
 /// # Errors
-/// See [`write`](write()); the error does not name a file.
+/// See [`write()`]; the error does not name a file.
 pub fn to_bytes(model: &Model) -> Result<Vec<u8>, OnnxError> {
     let proto = export::model(model)?;
     let bytes = u64::try_from(proto.encoded_len()).unwrap_or(u64::MAX);
@@ -191,14 +186,9 @@ fn text(bytes: &[u8]) -> Option<OnnxError> {
     Some(OnnxError::Text(line.trim().chars().take(SHOWN).collect()))
 }
 
-fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use io::Write;
-    let folder = match path.parent() {
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
-    };
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    }
 }

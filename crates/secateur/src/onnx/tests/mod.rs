@@ -1,8 +1,11 @@
 //! Tests of import and export.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod build;
+mod edited;
 mod operators;
 mod real;
+mod refused;
 
 #[path = "../../../tests/fixtures/mod.rs"]
 mod fixtures;

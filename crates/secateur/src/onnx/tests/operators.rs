@@ -2,7 +2,7 @@
 
 use super::fixtures;
 use super::{assert_round_trip, assert_same, message};
-use crate::graph::Node;
+use crate::graph::{Node, infer};
 use crate::onnx::{Model, from_bytes, supported_operators, to_bytes};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -16,6 +16,26 @@ fn every_operator_case_is_written_as_it_was_read() {
         let inputs: Vec<_> = model.graph.inputs.iter().map(|i| i.name.clone()).collect();
         let given: Vec<_> = case.inputs.iter().map(|(name, _)| name.clone()).collect();
         assert_eq!(inputs, given, "{}", case.name);
+    }
+}
+
+#[test]
+fn imported_graphs_have_the_output_shapes_of_onnx_runtime() {
+    for case in fixtures::operators() {
+        let graph = from_bytes(&case.model).unwrap().graph;
+        let inputs = case.inputs.iter();
+        let inputs = inputs
+            .map(|(name, x)| (name.clone(), x.shape().to_vec()))
+            .collect();
+        let inferred = infer(&graph, &inputs).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+        for (name, y) in &case.outputs {
+            assert_eq!(
+                inferred.shape(name),
+                Some(y.shape()),
+                "{}: `{name}`",
+                case.name
+            );
+        }
     }
 }
 

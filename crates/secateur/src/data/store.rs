@@ -138,6 +138,12 @@ impl Store {
         Ok(Held::Shared(fitted))
     }
 
+    /// The memory used beside a packed source, bytes.
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.budget.used.load(Ordering::Relaxed)
+    }
+
     /// Keeps a fitted image in place of what was kept, if memory allows.
     fn keep(&self, item: usize, max_channels: usize, fitted: &Arc<Pixels>) {
         let mut kept = self.kept(item);

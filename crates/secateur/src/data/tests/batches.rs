@@ -1,3 +1,5 @@
+//! Batches: order, random changes, and independence of threads, batch size and memory.
+
 use super::*;
 
 /// What a pass gives: all input values and labels, in order, without regard to batches.
@@ -264,4 +266,41 @@ fn batches_tell_how_many_are_left_and_can_be_abandoned() {
             .len(),
         data.len(Split::Test)
     );
+}
+
+#[test]
+fn an_image_changes_anew_in_each_epoch_and_seed_wherever_it_stands() {
+    let data = Dataset::digits(&DataOptions {
+        seed: 9,
+        ..DataOptions::default()
+    })
+    .unwrap();
+    let input = unit(16, 16, 1);
+    // How each image looks in a pass, in the order of the store: found by the image before the change.
+    let looks = |order, split| {
+        let plain = pass(&data, split, &input, order, Augment::None, 32).0;
+        let changed = pass(&data, split, &input, order, Augment::CropFlip, 32).0;
+        let mut looks: Vec<_> = plain
+            .chunks(256)
+            .zip(changed.chunks(256))
+            .map(|(a, b)| (bits(a), bits(b)))
+            .collect();
+        looks.sort_unstable();
+        looks
+    };
+    let epoch = |seed, epoch| looks(Order::Shuffled { seed, epoch }, Split::Test);
+    let same = |a: &[(Vec<u32>, Vec<u32>)], b: &[(Vec<u32>, Vec<u32>)]| {
+        a.iter().zip(b).filter(|(a, b)| a == b).count() as f64 / a.len() as f64
+    };
+    let first = epoch(9, 0);
+    // The order of an epoch is another one, the changes are those of the seed and the epoch.
+    assert_eq!(first, looks(Order::Stored, Split::Test));
+    assert_eq!(first, epoch(9, 0));
+    // One in 50 changes is the same by chance.
+    assert!(same(&first, &epoch(9, 1)) < 0.1);
+    assert!(same(&first, &epoch(8, 0)) < 0.1);
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
 }

@@ -1,3 +1,5 @@
+//! Image folders: layouts, corrupt files, and every kind of image file.
+
 use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::Mutex;

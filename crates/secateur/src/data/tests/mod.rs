@@ -7,6 +7,7 @@ mod packed;
 mod preprocess;
 mod shared;
 mod split;
+mod store;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,3 +1,5 @@
+//! CIFAR, IDX and the digits, and files that contradict themselves.
+
 use super::*;
 
 fn open(folder: &Path) -> Result<Dataset, DataError> {

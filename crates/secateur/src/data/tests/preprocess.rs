@@ -1,3 +1,5 @@
+//! Preprocessing against Pillow and NumPy, its text form and its metadata.
+
 use proptest::prelude::*;
 use serde::Deserialize;
 

@@ -1,3 +1,5 @@
+//! Splits: disjoint, complete, stratified, seeded, limited.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

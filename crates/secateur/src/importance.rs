@@ -28,7 +28,9 @@ pub enum ImportanceError {
         factors: String,
     },
     /// An array has another number of elements than the layer has factors.
-    #[error("layer `{layer}`: its {what} has {got} elements, but the layer has {want} scaling factors")]
+    #[error(
+        "layer `{layer}`: its {what} has {got} elements, but the layer has {want} scaling factors"
+    )]
     Length {
         /// The layer.
         layer: String,
@@ -40,7 +42,9 @@ pub enum ImportanceError {
         want: usize,
     },
     /// A product of factor and gradient is infinite or not a number.
-    #[error("layer `{layer}`: the gradient of direction {direction} is not finite; training has diverged")]
+    #[error(
+        "layer `{layer}`: the gradient of direction {direction} is not finite; training has diverged"
+    )]
     NotFinite {
         /// The layer.
         layer: String,
@@ -77,7 +81,10 @@ impl TaylorWindow {
             groups: layer.shape.groups,
             sums: vec![0.0; layer.rank],
         });
-        Self { layers: layers.collect(), batches: 0 }
+        Self {
+            layers: layers.collect(),
+            batches: 0,
+        }
     }
 
     /// The initializers whose gradients and values the window needs.
@@ -111,7 +118,10 @@ impl TaylorWindow {
                 product[channel % rank] += f64::from(*s) * f64::from(*ds);
             }
             if let Some(direction) = product.iter().position(|product| !product.is_finite()) {
-                return Err(ImportanceError::NotFinite { layer: layer.name.clone(), direction });
+                return Err(ImportanceError::NotFinite {
+                    layer: layer.name.clone(),
+                    direction,
+                });
             }
             products.push(product);
         }
@@ -134,7 +144,11 @@ impl TaylorWindow {
         }
         let batches = self.batches as f64;
         let score = |layer: &WindowLayer| layer.sums.iter().map(|sum| sum / batches).collect();
-        Ok(self.layers.iter().map(|layer| (layer.name.clone(), score(layer))).collect())
+        Ok(self
+            .layers
+            .iter()
+            .map(|layer| (layer.name.clone(), score(layer)))
+            .collect())
     }
 
     /// Forgets every batch.
@@ -152,16 +166,23 @@ impl WindowLayer {
         what: &'static str,
         arrays: &'a BTreeMap<String, Floats>,
     ) -> Result<&'a Floats, ImportanceError> {
-        let array = arrays.get(&self.factors).ok_or_else(|| ImportanceError::Missing {
-            layer: self.name.clone(),
-            what,
-            factors: self.factors.clone(),
-        })?;
+        let array = arrays
+            .get(&self.factors)
+            .ok_or_else(|| ImportanceError::Missing {
+                layer: self.name.clone(),
+                what,
+                factors: self.factors.clone(),
+            })?;
         let want = self.groups * self.sums.len();
         if array.len() == want {
             Ok(array)
         } else {
-            Err(ImportanceError::Length { layer: self.name.clone(), what, got: array.len(), want })
+            Err(ImportanceError::Length {
+                layer: self.name.clone(),
+                what,
+                got: array.len(),
+                want,
+            })
         }
     }
 }
@@ -173,7 +194,10 @@ impl WindowLayer {
 /// `weight_gradient` `[groups, n, co / groups]`. It does not depend on the scaling factors at which
 /// `G` was taken, except through `G`. The result is `[groups, r]`; `None` where shapes differ.
 #[must_use]
-pub fn scaling_gradient(layer: &FactorMatrices, weight_gradient: ArrayView3<'_, f64>) -> Option<Array2<f64>> {
+pub fn scaling_gradient(
+    layer: &FactorMatrices,
+    weight_gradient: ArrayView3<'_, f64>,
+) -> Option<Array2<f64>> {
     let (groups, n, rank) = layer.basis.dim();
     if weight_gradient.dim() != (groups, n, layer.projection.dim().2) {
         return None;
@@ -181,9 +205,15 @@ pub fn scaling_gradient(layer: &FactorMatrices, weight_gradient: ArrayView3<'_, 
     let mut gradient = Array2::zeros((groups, rank));
     for k in 0..groups {
         let axis = ndarray::Axis(0);
-        let inner = layer.basis.index_axis(axis, k).t().dot(&weight_gradient.index_axis(axis, k));
+        let inner = layer
+            .basis
+            .index_axis(axis, k)
+            .t()
+            .dot(&weight_gradient.index_axis(axis, k));
         let product = inner * layer.projection.index_axis(axis, k);
-        gradient.row_mut(k).assign(&product.sum_axis(ndarray::Axis(1)));
+        gradient
+            .row_mut(k)
+            .assign(&product.sum_axis(ndarray::Axis(1)));
     }
     Some(gradient)
 }
@@ -209,20 +239,29 @@ mod tests {
             basis_output: "a.basis.output".into(),
             output: "y".into(),
             rank,
-            shape: LayerShape { n: 9, co: 4 * groups, groups },
+            shape: LayerShape {
+                n: 9,
+                co: 4 * groups,
+                groups,
+            },
         }
     }
 
     fn arrays(values: &[f32]) -> BTreeMap<String, Floats> {
-        let array = ArrayD::from_shape_vec(IxDyn(&[1, values.len(), 1, 1]), values.to_vec()).unwrap();
+        let array =
+            ArrayD::from_shape_vec(IxDyn(&[1, values.len(), 1, 1]), values.to_vec()).unwrap();
         BTreeMap::from([("a.scaling".to_owned(), array.into_shared())])
     }
 
     #[test]
     fn scores_are_the_mean_square_over_batches() {
         let mut window = TaylorWindow::new(&[layer(1, 2)]);
-        window.add(&arrays(&[1.0, -2.0]), &arrays(&[1.0, 0.5])).unwrap();
-        window.add(&arrays(&[3.0, 4.0]), &arrays(&[1.0, 0.5])).unwrap();
+        window
+            .add(&arrays(&[1.0, -2.0]), &arrays(&[1.0, 0.5]))
+            .unwrap();
+        window
+            .add(&arrays(&[3.0, 4.0]), &arrays(&[1.0, 0.5]))
+            .unwrap();
         // (1^2 + 3^2) / 2 and ((-1)^2 + 2^2) / 2: signs do not cancel between batches.
         assert_eq!(window.scores().unwrap()["a"], [5.0, 2.5]);
         window.reset();
@@ -233,25 +272,53 @@ mod tests {
     fn the_groups_of_a_direction_are_summed_before_squaring() {
         let mut window = TaylorWindow::new(&[layer(2, 2)]);
         // Channels are (group 0: directions 0, 1), (group 1: directions 0, 1).
-        window.add(&arrays(&[1.0, 2.0, -1.0, 3.0]), &arrays(&[1.0; 4])).unwrap();
+        window
+            .add(&arrays(&[1.0, 2.0, -1.0, 3.0]), &arrays(&[1.0; 4]))
+            .unwrap();
         assert_eq!(window.scores().unwrap()["a"], [0.0, 25.0]);
     }
 
     #[test]
     fn a_bad_batch_names_the_layer_and_changes_nothing() {
         let mut window = TaylorWindow::new(&[layer(1, 2)]);
-        window.add(&arrays(&[1.0, 1.0]), &arrays(&[1.0, 1.0])).unwrap();
-        let nan = window.add(&arrays(&[f32::NAN, 1.0]), &arrays(&[1.0, 1.0])).unwrap_err();
-        assert!(matches!(nan, ImportanceError::NotFinite { ref layer, direction: 0 } if layer == "a"));
-        let short = window.add(&arrays(&[1.0]), &arrays(&[1.0, 1.0])).unwrap_err();
-        assert!(matches!(short, ImportanceError::Length { got: 1, want: 2, what: "gradient", .. }));
-        assert!(matches!(window.add(&BTreeMap::new(), &arrays(&[1.0, 1.0])), Err(ImportanceError::Missing { .. })));
-        assert_eq!((window.batches(), window.scores().unwrap()["a"].as_slice()), (1, [1.0, 1.0].as_slice()));
+        window
+            .add(&arrays(&[1.0, 1.0]), &arrays(&[1.0, 1.0]))
+            .unwrap();
+        let nan = window
+            .add(&arrays(&[f32::NAN, 1.0]), &arrays(&[1.0, 1.0]))
+            .unwrap_err();
+        assert!(
+            matches!(nan, ImportanceError::NotFinite { ref layer, direction: 0 } if layer == "a")
+        );
+        let short = window
+            .add(&arrays(&[1.0]), &arrays(&[1.0, 1.0]))
+            .unwrap_err();
+        assert!(matches!(
+            short,
+            ImportanceError::Length {
+                got: 1,
+                want: 2,
+                what: "gradient",
+                ..
+            }
+        ));
+        assert!(matches!(
+            window.add(&BTreeMap::new(), &arrays(&[1.0, 1.0])),
+            Err(ImportanceError::Missing { .. })
+        ));
+        assert_eq!(
+            (window.batches(), window.scores().unwrap()["a"].as_slice()),
+            (1, [1.0, 1.0].as_slice())
+        );
     }
 
     #[test]
     fn the_second_route_is_the_bilinear_form_of_each_direction() {
-        let value = |seed: usize| move |(k, i, j): (usize, usize, usize)| ((seed + 7 * k + 5 * i + 3 * j) % 11) as f64 - 5.0;
+        let value = |seed: usize| {
+            move |(k, i, j): (usize, usize, usize)| {
+                ((seed + 7 * k + 5 * i + 3 * j) % 11) as f64 - 5.0
+            }
+        };
         let matrices = FactorMatrices {
             basis: Array3::from_shape_fn((2, 4, 3), value(1)),
             factors: Array2::ones((2, 3)),
@@ -264,13 +331,18 @@ mod tests {
                 let mut expected = 0.0;
                 for i in 0..4 {
                     for o in 0..5 {
-                        expected += matrices.basis[[k, i, j]] * gradient[[k, i, o]] * matrices.projection[[k, j, o]];
+                        expected += matrices.basis[[k, i, j]]
+                            * gradient[[k, i, o]]
+                            * matrices.projection[[k, j, o]];
                     }
                 }
                 // Integers: exact.
                 assert_eq!(found[[k, j]], expected);
             }
         }
-        assert_eq!(scaling_gradient(&matrices, Array3::zeros((2, 5, 5)).view()), None);
+        assert_eq!(
+            scaling_gradient(&matrices, Array3::zeros((2, 5, 5)).view()),
+            None
+        );
     }
 }

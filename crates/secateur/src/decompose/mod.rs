@@ -112,7 +112,9 @@ pub enum DecomposeError {
     #[error("the head `{0}` is no convolution or dense layer of the graph")]
     NoSuchHead(String),
     /// A weight holds infinities or is not a number, or the iteration failed.
-    #[error("node `{node}`: its weight has no singular value decomposition (are all values finite?)")]
+    #[error(
+        "node `{node}`: its weight has no singular value decomposition (are all values finite?)"
+    )]
     NoDecomposition {
         /// The node's name.
         node: String,
@@ -123,7 +125,10 @@ pub enum DecomposeError {
 ///
 /// # Errors
 /// [`DecomposeError`] where an option of `config` matches nothing.
-pub fn examine(graph: &Graph, config: &DecomposeConfig) -> Result<DecomposeSummary, DecomposeError> {
+pub fn examine(
+    graph: &Graph,
+    config: &DecomposeConfig,
+) -> Result<DecomposeSummary, DecomposeError> {
     let uses = Uses::of(graph);
     let factored = factored_layers(graph);
     let mut factored_nodes = BTreeMap::new();
@@ -139,13 +144,21 @@ pub fn examine(graph: &Graph, config: &DecomposeConfig) -> Result<DecomposeSumma
             Some(Kept::AlreadyFactored)
         } else if config.head.as_ref() == Some(&node.name) {
             Some(Kept::Head)
-        } else if config.exclude.as_ref().is_some_and(|exclude| exclude.is_match(&node.name)) {
+        } else if config
+            .exclude
+            .as_ref()
+            .is_some_and(|exclude| exclude.is_match(&node.name))
+        {
             Some(Kept::Excluded)
         } else {
             match found {
                 Err(kept) => Some(kept),
                 Ok(_) if is_depthwise(graph, node) => Some(Kept::Depthwise),
-                Ok(_) if optional(node, 1).and_then(|weight| uses.sole_reader(weight)).is_none() => {
+                Ok(_)
+                    if optional(node, 1)
+                        .and_then(|weight| uses.sole_reader(weight))
+                        .is_none() =>
+                {
                     Some(Kept::WeightShared)
                 }
                 Ok(shape) if shape.break_even_rank() == 0 => Some(Kept::NeverPays),
@@ -230,25 +243,56 @@ fn weight_shape(graph: &Graph, node: &Node) -> Result<LayerShape, Kept> {
     let constant = |slot: usize| optional(node, slot).and_then(|name| graph.initializers.get(name));
     let Some(Tensor::F32(weight)) = constant(1) else {
         let on_left = node.op == Op::MatMul && constant(0).is_some();
-        return Err(if on_left { Kept::OtherProduct } else { Kept::WeightComputed });
+        return Err(if on_left {
+            Kept::OtherProduct
+        } else {
+            Kept::WeightComputed
+        });
     };
     let shape = match (&node.op, weight.shape()) {
         (Op::Conv(attrs), [co, in_channels, kernel_h, kernel_w])
             if attrs.groups > 0 && co % attrs.groups == 0 =>
         {
-            LayerShape { n: in_channels * kernel_h * kernel_w, co: *co, groups: attrs.groups }
+            LayerShape {
+                n: in_channels * kernel_h * kernel_w,
+                co: *co,
+                groups: attrs.groups,
+            }
         }
-        (Op::Gemm { trans_a: false, trans_b: false, .. } | Op::MatMul, [n, co])
-        | (Op::Gemm { trans_a: false, trans_b: true, .. }, [co, n]) => {
-            LayerShape { n: *n, co: *co, groups: 1 }
-        }
+        (
+            Op::Gemm {
+                trans_a: false,
+                trans_b: false,
+                ..
+            }
+            | Op::MatMul,
+            [n, co],
+        )
+        | (
+            Op::Gemm {
+                trans_a: false,
+                trans_b: true,
+                ..
+            },
+            [co, n],
+        ) => LayerShape {
+            n: *n,
+            co: *co,
+            groups: 1,
+        },
         _ => return Err(Kept::OtherProduct),
     };
-    if shape.n == 0 || shape.co == 0 { Err(Kept::NeverPays) } else { Ok(shape) }
+    if shape.n == 0 || shape.co == 0 {
+        Err(Kept::NeverPays)
+    } else {
+        Ok(shape)
+    }
 }
 
 fn is_depthwise(graph: &Graph, node: &Node) -> bool {
-    let Op::Conv(attrs) = &node.op else { return false };
+    let Op::Conv(attrs) = &node.op else {
+        return false;
+    };
     let weight = optional(node, 1).and_then(|name| graph.initializers.get(name));
     attrs.groups > 1 && weight.is_some_and(|weight| weight.shape().get(1) == Some(&1))
 }

@@ -86,7 +86,9 @@ mod tests {
     }
 
     fn max_abs(values: impl IntoIterator<Item = f64>) -> f64 {
-        values.into_iter().fold(0.0, |largest, value| largest.max(value.abs()))
+        values
+            .into_iter()
+            .fold(0.0, |largest, value| largest.max(value.abs()))
     }
 
     #[test]

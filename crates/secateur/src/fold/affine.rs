@@ -19,27 +19,43 @@ pub(super) fn fold_output_scales(graph: &mut Graph) -> usize {
         if node.op != Op::Arithmetic(Arithmetic::Mul) {
             return None;
         }
-        let scale = node.inputs.iter().find(|input| input.ends_with(".output_scale"))?;
+        let scale = node
+            .inputs
+            .iter()
+            .find(|input| input.ends_with(".output_scale"))?;
         let value = node.inputs.iter().find(|input| *input != scale)?;
         let scale = graph.float(scale)?;
         let scale_shape = Some(scale.shape().to_vec());
         let scale: Vec<f64> = scale.iter().map(|&value| f64::from(value)).collect();
         let shift = vec![0.0; scale.len()];
-        Some((value.clone(), Affine { scale_shape, scale, shift }))
+        Some((
+            value.clone(),
+            Affine {
+                scale_shape,
+                scale,
+                shift,
+            },
+        ))
     })
 }
 
 /// Folds `scale * (x - mean) / sqrt(variance + epsilon) + bias`. Returns how many.
 pub(super) fn fold_batch_norms(graph: &mut Graph) -> usize {
     fold_all(graph, |graph, node| {
-        let Op::BatchNormalization { epsilon, .. } = node.op else { return None };
+        let Op::BatchNormalization { epsilon, .. } = node.op else {
+            return None;
+        };
         let parameter = |slot: usize| -> Option<Vec<f64>> {
             let array = graph.float(optional(node, slot)?)?;
             Some(array.iter().map(|&value| f64::from(value)).collect())
         };
-        let (gamma, beta, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
+        let (gamma, beta, mean, variance) =
+            (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
         let channels = gamma.len();
-        if [&beta, &mean, &variance].iter().any(|array| array.len() != channels) {
+        if [&beta, &mean, &variance]
+            .iter()
+            .any(|array| array.len() != channels)
+        {
             return None;
         }
         let scale: Vec<f64> = gamma
@@ -47,13 +63,28 @@ pub(super) fn fold_batch_norms(graph: &mut Graph) -> usize {
             .zip(&variance)
             .map(|(gamma, variance)| gamma / (variance + f64::from(epsilon)).sqrt())
             .collect();
-        let shift = beta.iter().zip(&mean).zip(&scale).map(|((beta, mean), scale)| beta - mean * scale).collect();
-        Some((node.inputs.first()?.clone(), Affine { scale_shape: None, scale, shift }))
+        let shift = beta
+            .iter()
+            .zip(&mean)
+            .zip(&scale)
+            .map(|((beta, mean), scale)| beta - mean * scale)
+            .collect();
+        Some((
+            node.inputs.first()?.clone(),
+            Affine {
+                scale_shape: None,
+                scale,
+                shift,
+            },
+        ))
     })
 }
 
 /// Folds every node for which `affine` tells what it does to which value.
-fn fold_all(graph: &mut Graph, affine: impl Fn(&Graph, &Node) -> Option<(String, Affine)>) -> usize {
+fn fold_all(
+    graph: &mut Graph,
+    affine: impl Fn(&Graph, &Node) -> Option<(String, Affine)>,
+) -> usize {
     let mut folded = 0;
     let mut index = 0;
     while index < graph.nodes.len() {
@@ -69,21 +100,33 @@ fn fold_all(graph: &mut Graph, affine: impl Fn(&Graph, &Node) -> Option<(String,
 /// output nobody else reads. Changes nothing and returns `false` otherwise.
 fn fold_into_maker(graph: &mut Graph, index: usize, value: &str, affine: &Affine) -> bool {
     let node = &graph.nodes[index];
-    let [output] = &node.outputs[..] else { return false };
+    let [output] = &node.outputs[..] else {
+        return false;
+    };
     let (output, read) = (output.clone(), node.inputs.clone());
-    let Some(maker) = graph.producers().get(value).copied() else { return false };
+    let Some(maker) = graph.producers().get(value).copied() else {
+        return false;
+    };
     let uses = Uses::of(graph);
-    let own_weight = optional(&graph.nodes[maker], 1).is_some_and(|name| uses.sole_reader(name).is_some());
+    let own_weight =
+        optional(&graph.nodes[maker], 1).is_some_and(|name| uses.sole_reader(name).is_some());
     if uses.sole_reader(value) != Some(index) || !own_weight {
         return false;
     }
-    let Some(change) = changed_layer(graph, &graph.nodes[maker], affine) else { return false };
+    let Some(change) = changed_layer(graph, &graph.nodes[maker], affine) else {
+        return false;
+    };
 
-    graph.initializers.insert(change.weight_name, Tensor::F32(change.weight));
+    graph
+        .initializers
+        .insert(change.weight_name, Tensor::F32(change.weight));
     if let Some(bias) = change.bias {
         let layer = &graph.nodes[maker];
         let own = optional(layer, 2).filter(|name| Uses::of(graph).sole_reader(name).is_some());
-        let name = own.map_or_else(|| graph.fresh_value(&format!("{}.bias", layer.name)), str::to_owned);
+        let name = own.map_or_else(
+            || graph.fresh_value(&format!("{}.bias", layer.name)),
+            str::to_owned,
+        );
         graph.initializers.insert(name.clone(), Tensor::F32(bias));
         let layer = &mut graph.nodes[maker];
         layer.inputs.truncate(2);
@@ -112,14 +155,27 @@ struct Change {
 /// The weight and bias of `layer` with `affine` applied to its output; `None` where it cannot be.
 fn changed_layer(graph: &Graph, layer: &Node, affine: &Affine) -> Option<Change> {
     let channels = affine.scale.len();
-    if !affine.scale.iter().chain(&affine.shift).all(|value| value.is_finite()) {
+    if !affine
+        .scale
+        .iter()
+        .chain(&affine.shift)
+        .all(|value| value.is_finite())
+    {
         return None;
     }
     let weight_name = optional(layer, 1)?.to_owned();
     let weight = graph.float(&weight_name)?;
     let is_conv = matches!(layer.op, Op::Conv(_));
-    let reaching = if is_conv { vec![1, channels, 1, 1] } else { vec![channels] };
-    if affine.scale_shape.as_ref().is_some_and(|shape| *shape != reaching) {
+    let reaching = if is_conv {
+        vec![1, channels, 1, 1]
+    } else {
+        vec![channels]
+    };
+    if affine
+        .scale_shape
+        .as_ref()
+        .is_some_and(|shape| *shape != reaching)
+    {
         return None;
     }
     let (axis, bias_factor, takes_bias) = if let Op::Conv(_) = layer.op {
@@ -146,7 +202,10 @@ fn changed_layer(graph: &Graph, layer: &Node, affine: &Affine) -> Option<Change>
         None => Some(vec![0.0; channels]),
         Some(name) => {
             let bias = graph.float(name)?;
-            let values: Vec<f64> = bias.iter().map(|&value| bias_factor * f64::from(value)).collect();
+            let values: Vec<f64> = bias
+                .iter()
+                .map(|&value| bias_factor * f64::from(value))
+                .collect();
             let is_row = bias.shape().last().is_none_or(|&last| last == values.len());
             match values.len() {
                 1 => Some(vec![values.first().copied()?; channels]),
@@ -157,7 +216,10 @@ fn changed_layer(graph: &Graph, layer: &Node, affine: &Affine) -> Option<Change>
     };
     let bias = bias.map(|bias| {
         let affine = affine.scale.iter().zip(&affine.shift);
-        bias.iter().zip(affine).map(|(bias, (scale, shift))| (scale * bias + shift) as f32).collect::<Vec<_>>()
+        bias.iter()
+            .zip(affine)
+            .map(|(bias, (scale, shift))| (scale * bias + shift) as f32)
+            .collect::<Vec<_>>()
     });
     let mut weight = weight.clone();
     for (mut channel, scale) in weight.axis_iter_mut(Axis(axis)).zip(&affine.scale) {
@@ -167,5 +229,9 @@ fn changed_layer(graph: &Graph, layer: &Node, affine: &Affine) -> Option<Change>
         None => None,
         Some(bias) => Some(Floats::from_shape_vec(IxDyn(&[channels]), bias).ok()?),
     };
-    Some(Change { weight_name, weight, bias })
+    Some(Change {
+        weight_name,
+        weight,
+        bias,
+    })
 }

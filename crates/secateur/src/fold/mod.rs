@@ -119,8 +119,17 @@ pub fn fold(graph: &Graph, config: &FoldConfig) -> Result<(Graph, FoldSummary), 
 
 fn folded(layer: &FactoredLayer, form: Form) -> FoldedLayer {
     let params = match form {
-        Form::Factored => layer.shape.direction_params().saturating_mul(layer.rank as u64),
+        Form::Factored => layer
+            .shape
+            .direction_params()
+            .saturating_mul(layer.rank as u64),
         Form::Dense => layer.shape.dense_params(),
     };
-    FoldedLayer { name: layer.name.clone(), form, rank: layer.rank, shape: layer.shape, params }
+    FoldedLayer {
+        name: layer.name.clone(),
+        form,
+        rank: layer.rank,
+        shape: layer.shape,
+        params,
+    }
 }

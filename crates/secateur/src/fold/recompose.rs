@@ -15,15 +15,24 @@ pub fn recompose(graph: &Graph, layer: &FactoredLayer) -> Result<Graph, FoldErro
     Ok(result)
 }
 
-pub(super) fn recompose_in_place(graph: &mut Graph, layer: &FactoredLayer) -> Result<(), FoldError> {
+pub(super) fn recompose_in_place(
+    graph: &mut Graph,
+    layer: &FactoredLayer,
+) -> Result<(), FoldError> {
     let fails = || FoldError::NoSuchLayer(layer.name.clone());
     let basis = graph.node(&layer.basis).ok_or_else(fails)?.clone();
     let projection = graph.node(&layer.projection).ok_or_else(fails)?.clone();
     let product = layer.matrices(graph).ok_or_else(fails)?.product();
     let weight = match layer.kind {
         FactoredKind::Convolution => {
-            let kernel = graph.float(&layer.basis_weight).ok_or_else(fails)?.shape().to_vec();
-            let [_, in_channels, kernel_h, kernel_w] = kernel[..] else { return Err(fails()) };
+            let kernel = graph
+                .float(&layer.basis_weight)
+                .ok_or_else(fails)?
+                .shape()
+                .to_vec();
+            let [_, in_channels, kernel_h, kernel_w] = kernel[..] else {
+                return Err(fails());
+            };
             let rows = product.permuted_axes([0, 2, 1]);
             floats(&rows, &[layer.shape.co, in_channels, kernel_h, kernel_w])
         }
@@ -35,17 +44,33 @@ pub(super) fn recompose_in_place(graph: &mut Graph, layer: &FactoredLayer) -> Re
         FactoredKind::Dense => projection.op.clone(),
     };
 
-    graph.nodes.retain(|node| node.name != layer.basis && node.name != layer.scaling);
-    for name in [&layer.basis_weight, &layer.factors, &layer.projection_weight] {
+    graph
+        .nodes
+        .retain(|node| node.name != layer.basis && node.name != layer.scaling);
+    for name in [
+        &layer.basis_weight,
+        &layer.factors,
+        &layer.projection_weight,
+    ] {
         graph.initializers.remove(name);
     }
     let weight_name = graph.fresh_value(&format!("{}.weight", layer.name));
-    graph.initializers.insert(weight_name.clone(), Tensor::F32(weight));
+    graph
+        .initializers
+        .insert(weight_name.clone(), Tensor::F32(weight));
     let name = graph.fresh_node(&layer.name);
     let node = graph.node_mut(&layer.projection).ok_or_else(fails)?;
-    let mut inputs = vec![basis.inputs.first().cloned().unwrap_or_default(), weight_name];
+    let mut inputs = vec![
+        basis.inputs.first().cloned().unwrap_or_default(),
+        weight_name,
+    ];
     inputs.extend(layer.bias.clone());
-    *node = Node { name, op, inputs, outputs: projection.outputs };
+    *node = Node {
+        name,
+        op,
+        inputs,
+        outputs: projection.outputs,
+    };
     Ok(())
 }
 
@@ -56,7 +81,9 @@ pub(super) fn absorb_factors(graph: &mut Graph, layer: &FactoredLayer) -> Result
     let scaled = matrices.projection * &matrices.factors.insert_axis(Axis(2));
     let LayerShape { co, .. } = layer.shape;
     let weight = match layer.kind {
-        FactoredKind::Convolution => floats(&scaled.permuted_axes([0, 2, 1]), &[co, layer.rank, 1, 1]),
+        FactoredKind::Convolution => {
+            floats(&scaled.permuted_axes([0, 2, 1]), &[co, layer.rank, 1, 1])
+        }
         FactoredKind::Dense => floats(&scaled, &[layer.rank, co]),
     }
     .ok_or_else(fails)?;
@@ -65,7 +92,9 @@ pub(super) fn absorb_factors(graph: &mut Graph, layer: &FactoredLayer) -> Result
     layer.basis_output.clone_into(input);
     graph.nodes.retain(|node| node.name != layer.scaling);
     graph.initializers.remove(&layer.factors);
-    graph.initializers.insert(layer.projection_weight.clone(), Tensor::F32(weight));
+    graph
+        .initializers
+        .insert(layer.projection_weight.clone(), Tensor::F32(weight));
     Ok(())
 }
 

@@ -47,7 +47,9 @@ impl LayerShape {
     /// Weights that one direction costs in all groups together: `groups * n + co`.
     #[must_use]
     pub fn direction_params(&self) -> u64 {
-        (self.groups as u64).saturating_mul(self.n as u64).saturating_add(self.co as u64)
+        (self.groups as u64)
+            .saturating_mul(self.n as u64)
+            .saturating_add(self.co as u64)
     }
 
     /// The largest rank at which two factors are smaller than the dense kernel: the largest `r'`
@@ -74,7 +76,10 @@ impl LayerShape {
     #[must_use]
     pub fn size_at(&self, rank: usize, positions: u64) -> Size {
         let params = self.params_at(rank);
-        Size { params, macs: params.saturating_mul(positions) }
+        Size {
+            params,
+            macs: params.saturating_mul(positions),
+        }
     }
 }
 
@@ -149,7 +154,10 @@ impl FactoredLayer {
     #[must_use]
     pub fn cost_per_direction(&self, positions: u64) -> Size {
         let params = self.shape.direction_params();
-        Size { params, macs: params.saturating_mul(positions) }
+        Size {
+            params,
+            macs: params.saturating_mul(positions),
+        }
     }
 
     /// Output positions of one image, or `None` where the shape of the output is not known.
@@ -160,7 +168,10 @@ impl FactoredLayer {
             FactoredKind::Convolution => shape.get(2..)?,
             FactoredKind::Dense => shape.get(1..shape.len().checked_sub(1)?).unwrap_or(&[]),
         };
-        Some(axes.iter().fold(1_u64, |product, &axis| product.saturating_mul(axis as u64)))
+        Some(
+            axes.iter()
+                .fold(1_u64, |product, &axis| product.saturating_mul(axis as u64)),
+        )
     }
 
     /// The layer's matrices, or `None` where `graph` is not the one in which it was found.
@@ -177,14 +188,21 @@ impl FactoredLayer {
             FactoredKind::Convolution => {
                 let basis = basis.to_shape((groups, rank, n)).ok()?;
                 let projection = projection.to_shape((groups, group_co, rank)).ok()?;
-                (basis.permuted_axes([0, 2, 1]).to_owned(), projection.permuted_axes([0, 2, 1]).to_owned())
+                (
+                    basis.permuted_axes([0, 2, 1]).to_owned(),
+                    projection.permuted_axes([0, 2, 1]).to_owned(),
+                )
             }
             FactoredKind::Dense => (
                 basis.to_shape((1, n, rank)).ok()?.to_owned(),
                 projection.to_shape((1, rank, co)).ok()?.to_owned(),
             ),
         };
-        Some(FactorMatrices { basis, factors, projection })
+        Some(FactorMatrices {
+            basis,
+            factors,
+            projection,
+        })
     }
 }
 
@@ -202,7 +220,11 @@ impl<'g> Uses<'g> {
                 readers.entry(input).or_default().push(index);
             }
         }
-        let outputs = graph.outputs.iter().map(|output| output.name.as_str()).collect();
+        let outputs = graph
+            .outputs
+            .iter()
+            .map(|output| output.name.as_str())
+            .collect();
         Self { readers, outputs }
     }
 
@@ -227,7 +249,11 @@ impl<'g> Uses<'g> {
 #[must_use]
 pub fn factored_layers(graph: &Graph) -> Vec<FactoredLayer> {
     let uses = Uses::of(graph);
-    graph.nodes.iter().filter_map(|node| factored_layer(graph, &uses, node)).collect()
+    graph
+        .nodes
+        .iter()
+        .filter_map(|node| factored_layer(graph, &uses, node))
+        .collect()
 }
 
 fn factored_layer(graph: &Graph, uses: &Uses<'_>, basis: &Node) -> Option<FactoredLayer> {
@@ -268,21 +294,42 @@ fn factored_layer(graph: &Graph, uses: &Uses<'_>, basis: &Node) -> Option<Factor
     let factors_shape = shape_of(factors)?;
     let projection_shape = shape_of(projection_weight)?;
     let (rank, shape) = match (kind, &basis.op, &projection.op) {
-        (FactoredKind::Convolution, Op::Conv(attrs), Op::Conv(pointwise)) => {
-            convolution_shape(attrs, pointwise, basis_shape, factors_shape, projection_shape)?
-        }
+        (FactoredKind::Convolution, Op::Conv(attrs), Op::Conv(pointwise)) => convolution_shape(
+            attrs,
+            pointwise,
+            basis_shape,
+            factors_shape,
+            projection_shape,
+        )?,
         (FactoredKind::Dense, Op::MatMul, Op::MatMul)
-        | (FactoredKind::Dense, Op::MatMul, Op::Gemm { trans_a: false, trans_b: false, .. }) => {
+        | (
+            FactoredKind::Dense,
+            Op::MatMul,
+            Op::Gemm {
+                trans_a: false,
+                trans_b: false,
+                ..
+            },
+        ) => {
             if let Op::Gemm { alpha, .. } = projection.op
                 && alpha != 1.0
             {
                 return None;
             }
-            let ([n, rank], [inner, co]) = (basis_shape, projection_shape) else { return None };
+            let ([n, rank], [inner, co]) = (basis_shape, projection_shape) else {
+                return None;
+            };
             if inner != rank || factors_shape != [*rank] {
                 return None;
             }
-            (*rank, LayerShape { n: *n, co: *co, groups: 1 })
+            (
+                *rank,
+                LayerShape {
+                    n: *n,
+                    co: *co,
+                    groups: 1,
+                },
+            )
         }
         _ => return None,
     };
@@ -290,7 +337,11 @@ fn factored_layer(graph: &Graph, uses: &Uses<'_>, basis: &Node) -> Option<Factor
         return None;
     }
     Some(FactoredLayer {
-        name: basis.name.strip_suffix(".basis").unwrap_or(&basis.name).to_owned(),
+        name: basis
+            .name
+            .strip_suffix(".basis")
+            .unwrap_or(&basis.name)
+            .to_owned(),
         kind,
         basis: basis.name.clone(),
         scaling: scaling.name.clone(),
@@ -313,11 +364,14 @@ fn convolution_shape(
     factors_shape: &[usize],
     projection_shape: &[usize],
 ) -> Option<(usize, LayerShape)> {
-    let ([channels, in_channels, kernel_h, kernel_w], [co, rank, 1, 1]) = (basis_shape, projection_shape) else {
+    let ([channels, in_channels, kernel_h, kernel_w], [co, rank, 1, 1]) =
+        (basis_shape, projection_shape)
+    else {
         return None;
     };
     let groups = basis.groups;
-    let padded = projection.auto_pad == AutoPad::NotSet && projection.pads != SpatialPads::default();
+    let padded =
+        projection.auto_pad == AutoPad::NotSet && projection.pads != SpatialPads::default();
     let fits = projection.groups == groups
         && projection.strides == [1, 1]
         && !padded
@@ -325,12 +379,22 @@ fn convolution_shape(
         && co % groups == 0
         && groups.checked_mul(*rank) == Some(*channels)
         && factors_shape == [1, *channels, 1, 1];
-    fits.then_some((*rank, LayerShape { n: in_channels * kernel_h * kernel_w, co: *co, groups }))
+    fits.then_some((
+        *rank,
+        LayerShape {
+            n: in_channels * kernel_h * kernel_w,
+            co: *co,
+            groups,
+        },
+    ))
 }
 
 /// The name of input `slot`, where the node has one there.
 pub(crate) fn optional(node: &Node, slot: usize) -> Option<&str> {
-    node.inputs.get(slot).map(String::as_str).filter(|name| !name.is_empty())
+    node.inputs
+        .get(slot)
+        .map(String::as_str)
+        .filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
@@ -342,9 +406,15 @@ mod tests {
         for n in 1..30 {
             for group_co in 1..30 {
                 for groups in [1, 2, 5] {
-                    let shape = LayerShape { n, co: group_co * groups, groups };
-                    let expected =
-                        (0..=n * group_co).filter(|rank| rank * (n + group_co) < n * group_co).max().unwrap_or(0);
+                    let shape = LayerShape {
+                        n,
+                        co: group_co * groups,
+                        groups,
+                    };
+                    let expected = (0..=n * group_co)
+                        .filter(|rank| rank * (n + group_co) < n * group_co)
+                        .max()
+                        .unwrap_or(0);
                     assert_eq!(shape.break_even_rank(), expected, "{shape:?}");
                 }
             }
@@ -353,9 +423,22 @@ mod tests {
 
     #[test]
     fn a_layer_above_break_even_costs_its_dense_size() {
-        let shape = LayerShape { n: 9, co: 4, groups: 1 };
+        let shape = LayerShape {
+            n: 9,
+            co: 4,
+            groups: 1,
+        };
         // 13 weights a direction against 36: two directions pay, three do not.
-        assert_eq!((0..5).map(|rank| shape.params_at(rank)).collect::<Vec<_>>(), [0, 13, 26, 36, 36]);
-        assert_eq!(shape.size_at(2, 10), Size { params: 26, macs: 260 });
+        assert_eq!(
+            (0..5).map(|rank| shape.params_at(rank)).collect::<Vec<_>>(),
+            [0, 13, 26, 36, 36]
+        );
+        assert_eq!(
+            shape.size_at(2, 10),
+            Size {
+                params: 26,
+                macs: 260
+            }
+        );
     }
 }

@@ -15,10 +15,10 @@ mod validate;
 mod window;
 
 pub use arity::Arity;
-pub(crate) use factored::{Uses, optional};
 pub use factored::{
     FactorMatrices, FactoredKind, FactoredLayer, LayerShape, Size, factored_layers,
 };
+pub(crate) use factored::{Uses, optional};
 pub use infer::{
     AxisSlice, InferError, Inferred, MAX_CONSTANT, Operands, broadcast, infer, infer_images,
 };

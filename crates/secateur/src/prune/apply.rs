@@ -17,15 +17,21 @@ pub fn apply(graph: &Graph, plan: &PruningPlan) -> Result<Graph, PruneError> {
     let mut result = graph.clone();
     for (layer, keep) in planned(graph, plan)? {
         let LayerShape { groups, .. } = layer.shape;
-        let channels: Vec<usize> =
-            (0..groups).flat_map(|k| keep.iter().map(move |&j| k * layer.rank + j)).collect();
+        let channels: Vec<usize> = (0..groups)
+            .flat_map(|k| keep.iter().map(move |&j| k * layer.rank + j))
+            .collect();
         let [basis_axis, factors_axis, projection_axis] = match layer.kind {
             FactoredKind::Convolution => [0, 1, 1],
             FactoredKind::Dense => [1, 0, 0],
         };
         slice(&mut result, &layer.basis_weight, basis_axis, &channels);
         slice(&mut result, &layer.factors, factors_axis, &channels);
-        slice(&mut result, &layer.projection_weight, projection_axis, &keep);
+        slice(
+            &mut result,
+            &layer.projection_weight,
+            projection_axis,
+            &keep,
+        );
     }
     Ok(result)
 }
@@ -64,20 +70,30 @@ pub fn compensate(
 ) -> Result<Graph, PruneError> {
     let mut result = graph.clone();
     for (layer, _) in planned(graph, plan)? {
-        let (Some(means), Some(layer_plan)) = (means.get(&layer.name), plan.layers.get(&layer.name)) else {
+        let (Some(means), Some(layer_plan)) =
+            (means.get(&layer.name), plan.layers.get(&layer.name))
+        else {
             continue;
         };
         let LayerShape { co, groups, .. } = layer.shape;
         let want = groups * layer.rank;
         if means.len() != want {
-            return Err(PruneError::Means { layer: layer.name.clone(), got: means.len(), want });
+            return Err(PruneError::Means {
+                layer: layer.name.clone(),
+                got: means.len(),
+                want,
+            });
         }
-        let Some(matrices) = layer.matrices(graph) else { continue };
+        let Some(matrices) = layer.matrices(graph) else {
+            continue;
+        };
         let mut shift = vec![0.0_f64; co];
         for (channel, shift) in shift.iter_mut().enumerate() {
             let (k, o) = (channel / (co / groups), channel % (co / groups));
             for j in layer_plan.removed() {
-                *shift += matrices.factors[[k, j]] * matrices.projection[[k, j, o]] * means[k * layer.rank + j];
+                *shift += matrices.factors[[k, j]]
+                    * matrices.projection[[k, j, o]]
+                    * means[k * layer.rank + j];
             }
         }
         add_to_bias(&mut result, &layer, &shift)?;
@@ -86,7 +102,10 @@ pub fn compensate(
 }
 
 /// The planned layers with their kept directions, checked.
-fn planned(graph: &Graph, plan: &PruningPlan) -> Result<Vec<(FactoredLayer, Vec<usize>)>, PruneError> {
+fn planned(
+    graph: &Graph,
+    plan: &PruningPlan,
+) -> Result<Vec<(FactoredLayer, Vec<usize>)>, PruneError> {
     plan.check_version()?;
     let mut layers: BTreeMap<String, Vec<FactoredLayer>> = BTreeMap::new();
     for layer in factored_layers(graph) {
@@ -96,12 +115,18 @@ fn planned(graph: &Graph, plan: &PruningPlan) -> Result<Vec<(FactoredLayer, Vec<
     for (name, layer_plan) in &plan.layers {
         layer_plan.check(name)?;
         let mut found = layers.remove(name).unwrap_or_default();
-        let Some(layer) = found.pop() else { return Err(PruneError::NoSuchLayer(name.clone())) };
+        let Some(layer) = found.pop() else {
+            return Err(PruneError::NoSuchLayer(name.clone()));
+        };
         if !found.is_empty() {
             return Err(PruneError::Ambiguous(name.clone()));
         }
         if layer.rank != layer_plan.rank {
-            return Err(PruneError::Rank { layer: name.clone(), plan: layer_plan.rank, graph: layer.rank });
+            return Err(PruneError::Rank {
+                layer: name.clone(),
+                plan: layer_plan.rank,
+                graph: layer.rank,
+            });
         }
         planned.push((layer, layer_plan.keep.clone()));
     }
@@ -115,15 +140,18 @@ fn slice(graph: &mut Graph, name: &str, axis: usize, indices: &[usize]) {
 }
 
 /// Adds `shift` `[co]` to what the layer makes.
-fn add_to_bias(
-    graph: &mut Graph,
-    layer: &FactoredLayer,
-    shift: &[f64],
-) -> Result<(), PruneError> {
-    let fails = || PruneError::Bias { layer: layer.name.clone() };
-    let index = graph.nodes.iter().position(|node| node.name == layer.projection).ok_or_else(fails)?;
+fn add_to_bias(graph: &mut Graph, layer: &FactoredLayer, shift: &[f64]) -> Result<(), PruneError> {
+    let fails = || PruneError::Bias {
+        layer: layer.name.clone(),
+    };
+    let index = graph
+        .nodes
+        .iter()
+        .position(|node| node.name == layer.projection)
+        .ok_or_else(fails)?;
     let co = layer.shape.co;
-    let floats = |values: Vec<f32>| Floats::from_shape_vec(IxDyn(&[co]), values).map_err(|_| fails());
+    let floats =
+        |values: Vec<f32>| Floats::from_shape_vec(IxDyn(&[co]), values).map_err(|_| fails());
     let beta = match graph.nodes[index].op {
         Op::Gemm { beta, .. } => Some(f64::from(beta)),
         _ => None,
@@ -132,14 +160,22 @@ fn add_to_bias(
     let old: Vec<f64> = match &layer.bias {
         None => vec![0.0; co],
         Some(name) => match graph.initializers.get(name).and_then(Tensor::as_floats) {
-            Some(bias) if bias.len() == co => bias.iter().map(|&value| factor * f64::from(value)).collect(),
+            Some(bias) if bias.len() == co => bias
+                .iter()
+                .map(|&value| factor * f64::from(value))
+                .collect(),
             Some(bias) if bias.len() == 1 => {
                 vec![factor * bias.first().copied().map_or(0.0, f64::from); co]
             }
             _ => return Err(fails()),
         },
     };
-    let bias = floats(old.iter().zip(shift).map(|(old, shift)| (old + shift) as f32).collect())?;
+    let bias = floats(
+        old.iter()
+            .zip(shift)
+            .map(|(old, shift)| (old + shift) as f32)
+            .collect(),
+    )?;
 
     // The bias may be shared with another node, so the layer gets one of its own.
     let name = graph.fresh_value(&format!("{}.bias", layer.name));

@@ -62,11 +62,19 @@ impl PruningPlan {
             }
             first.keep = second.keep.iter().map(|&index| first.keep[index]).collect();
         }
-        Ok(Self { version: PLAN_VERSION, layers, predicted: next.predicted })
+        Ok(Self {
+            version: PLAN_VERSION,
+            layers,
+            predicted: next.predicted,
+        })
     }
 
     fn check_version(&self) -> Result<(), PruneError> {
-        if self.version == PLAN_VERSION { Ok(()) } else { Err(PruneError::Version(self.version)) }
+        if self.version == PLAN_VERSION {
+            Ok(())
+        } else {
+            Err(PruneError::Version(self.version))
+        }
     }
 }
 
@@ -74,14 +82,22 @@ impl LayerPlan {
     fn check(&self, layer: &str) -> Result<(), PruneError> {
         let problem = if self.keep.is_empty() {
             "keeps no direction"
-        } else if self.keep.iter().zip(self.keep.iter().skip(1)).any(|(a, b)| a >= b) {
+        } else if self
+            .keep
+            .iter()
+            .zip(self.keep.iter().skip(1))
+            .any(|(a, b)| a >= b)
+        {
             "does not list its directions in increasing order"
         } else if self.keep.iter().any(|&index| index >= self.rank) {
             "keeps a direction that the layer does not have"
         } else {
             return Ok(());
         };
-        Err(PruneError::Indices { layer: layer.to_owned(), problem })
+        Err(PruneError::Indices {
+            layer: layer.to_owned(),
+            problem,
+        })
     }
 
     /// The directions that go, increasing.

@@ -22,7 +22,12 @@ impl Candidate {
     /// The candidate of a factored layer; `positions` is [`FactoredLayer::positions`].
     #[must_use]
     pub fn new(layer: &FactoredLayer, positions: u64) -> Self {
-        Self { name: layer.name.clone(), rank: layer.rank, shape: layer.shape, positions }
+        Self {
+            name: layer.name.clone(),
+            rank: layer.rank,
+            shape: layer.shape,
+            positions,
+        }
     }
 }
 
@@ -136,7 +141,9 @@ pub enum SelectError {
         want: &'static str,
     },
     /// Even the smallest ranks leave more than wanted.
-    #[error("at most {want} {unit} are wanted, but {least} are left when every layer is at its smallest rank")]
+    #[error(
+        "at most {want} {unit} are wanted, but {least} are left when every layer is at its smallest rank"
+    )]
     Unreachable {
         /// `parameters` or `MACs`.
         unit: &'static str,
@@ -158,20 +165,32 @@ struct Left<'a> {
 impl Left<'_> {
     /// The rank at which a layer with `rank` directions ends.
     fn aligned(&self, layer: usize, rank: usize) -> usize {
-        rank.div_ceil(self.align).saturating_mul(self.align).min(self.candidates[layer].rank)
+        rank.div_ceil(self.align)
+            .saturating_mul(self.align)
+            .min(self.candidates[layer].rank)
     }
 
     fn size(&self, layer: usize) -> Size {
         let candidate = self.candidates[layer];
-        candidate.shape.size_at(self.aligned(layer, self.ranks[layer]), candidate.positions)
+        candidate
+            .shape
+            .size_at(self.aligned(layer, self.ranks[layer]), candidate.positions)
     }
 
     fn remove_one(&mut self, layer: usize) {
         let before = self.size(layer);
         self.ranks[layer] -= 1;
         let after = self.size(layer);
-        self.total.params = self.total.params.saturating_sub(before.params).saturating_add(after.params);
-        self.total.macs = self.total.macs.saturating_sub(before.macs).saturating_add(after.macs);
+        self.total.params = self
+            .total
+            .params
+            .saturating_sub(before.params)
+            .saturating_add(after.params);
+        self.total.macs = self
+            .total
+            .macs
+            .saturating_sub(before.macs)
+            .saturating_add(after.macs);
     }
 }
 
@@ -237,7 +256,13 @@ pub fn select(
 }
 
 fn check_settings(config: &SelectConfig) -> Result<(), SelectError> {
-    let setting = |setting, value, want| Err(SelectError::Setting { setting, value, want });
+    let setting = |setting, value, want| {
+        Err(SelectError::Setting {
+            setting,
+            value,
+            want,
+        })
+    };
     if config.min_rank == 0 {
         return setting("min_rank", 0.0, "at least 1");
     }
@@ -267,21 +292,36 @@ fn check_candidates<'a>(
         };
         if scores.len() != candidate.rank {
             let (got, want) = (scores.len(), candidate.rank);
-            return Err(SelectError::Length { layer: candidate.name.clone(), got, want });
+            return Err(SelectError::Length {
+                layer: candidate.name.clone(),
+                got,
+                want,
+            });
         }
         if let Some(direction) = scores.iter().position(|score| !score.is_finite()) {
             let (layer, score) = (candidate.name.clone(), scores[direction]);
-            return Err(SelectError::NotFinite { layer, direction, score });
+            return Err(SelectError::NotFinite {
+                layer,
+                direction,
+                score,
+            });
         }
     }
-    match scores.keys().find(|name| !by_name.contains_key(name.as_str())) {
+    match scores
+        .keys()
+        .find(|name| !by_name.contains_key(name.as_str()))
+    {
         Some(name) => Err(SelectError::UnknownLayer(name.clone())),
         None => Ok(by_name.into_values().collect()),
     }
 }
 
 /// `(layer, direction)`, the first to go first.
-fn ranking(candidates: &[&Candidate], scores: &BTreeMap<String, Vec<f64>>, per: Per) -> Vec<(usize, usize)> {
+fn ranking(
+    candidates: &[&Candidate],
+    scores: &BTreeMap<String, Vec<f64>>,
+    per: Per,
+) -> Vec<(usize, usize)> {
     let mut order = Vec::new();
     for (layer, candidate) in candidates.iter().enumerate() {
         let params = candidate.shape.direction_params();
@@ -297,7 +337,10 @@ fn ranking(candidates: &[&Candidate], scores: &BTreeMap<String, Vec<f64>>, per: 
         }));
     }
     order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(b.2.cmp(&a.2)));
-    order.into_iter().map(|(_, layer, direction)| (layer, direction)).collect()
+    order
+        .into_iter()
+        .map(|(_, layer, direction)| (layer, direction))
+        .collect()
 }
 
 fn plan(left: &Left<'_>, removed: Vec<Vec<usize>>, above: AboveBreakEven) -> PruningPlan {
@@ -311,10 +354,22 @@ fn plan(left: &Left<'_>, removed: Vec<Vec<usize>>, above: AboveBreakEven) -> Pru
         // The last to go are the first to come back.
         removed.truncate(candidate.rank - rank);
         removed.sort_unstable();
-        let keep = (0..candidate.rank).filter(|direction| removed.binary_search(direction).is_err()).collect();
-        layers.insert(candidate.name.clone(), LayerPlan { rank: candidate.rank, keep });
+        let keep = (0..candidate.rank)
+            .filter(|direction| removed.binary_search(direction).is_err())
+            .collect();
+        layers.insert(
+            candidate.name.clone(),
+            LayerPlan {
+                rank: candidate.rank,
+                keep,
+            },
+        );
     }
-    PruningPlan { version: PLAN_VERSION, layers, predicted: left.total }
+    PruningPlan {
+        version: PLAN_VERSION,
+        layers,
+        predicted: left.total,
+    }
 }
 
 #[cfg(test)]
@@ -324,11 +379,19 @@ mod tests {
     use proptest::prelude::*;
 
     fn candidate(name: &str, rank: usize, n: usize, co: usize, positions: u64) -> Candidate {
-        Candidate { name: name.into(), rank, shape: LayerShape { n, co, groups: 1 }, positions }
+        Candidate {
+            name: name.into(),
+            rank,
+            shape: LayerShape { n, co, groups: 1 },
+            positions,
+        }
     }
 
     fn scores(layers: &[(&str, &[f64])]) -> BTreeMap<String, Vec<f64>> {
-        layers.iter().map(|(name, scores)| ((*name).to_owned(), scores.to_vec())).collect()
+        layers
+            .iter()
+            .map(|(name, scores)| ((*name).to_owned(), scores.to_vec()))
+            .collect()
     }
 
     #[test]
@@ -337,8 +400,15 @@ mod tests {
         let candidates = [candidate("a", 2, 6, 4, 100), candidate("b", 2, 20, 20, 1)];
         let scores = scores(&[("a", &[10.0, 3.0]), ("b", &[8.0, 6.0])]);
         // Per parameter: a 1, 0.3; b 0.2, 0.15. Per MAC: a 0.01, 0.003; b 0.2, 0.15.
-        for (per, goes) in [(Per::Parameter, "b"), (Per::Mac, "a"), (Per::Direction, "a")] {
-            let config = SelectConfig { per, ..SelectConfig::new(Goal::Remove(0.25)) };
+        for (per, goes) in [
+            (Per::Parameter, "b"),
+            (Per::Mac, "a"),
+            (Per::Direction, "a"),
+        ] {
+            let config = SelectConfig {
+                per,
+                ..SelectConfig::new(Goal::Remove(0.25))
+            };
             let plan = select(&candidates, &scores, &config).unwrap();
             for (name, layer) in &plan.layers {
                 let expected = if name == goes { vec![0] } else { vec![0, 1] };
@@ -355,7 +425,10 @@ mod tests {
         assert_eq!(plan.layers["a"].keep, [0]);
         assert_eq!(plan.layers["b"].keep, [0, 1]);
         let swapped = [candidates[1].clone(), candidates[0].clone()];
-        assert_eq!(select(&swapped, &scores, &SelectConfig::new(Goal::Remove(0.5))).unwrap(), plan);
+        assert_eq!(
+            select(&swapped, &scores, &SelectConfig::new(Goal::Remove(0.5))).unwrap(),
+            plan
+        );
     }
 
     #[test]
@@ -367,11 +440,29 @@ mod tests {
         assert_eq!(kept(Goal::Params(64)).layers["a"].keep.len(), 8);
         let plan = kept(Goal::Params(63));
         assert_eq!(plan.layers["a"].keep, [0, 1, 2]);
-        assert_eq!(plan.predicted, Size { params: 48, macs: 96 });
+        assert_eq!(
+            plan.predicted,
+            Size {
+                params: 48,
+                macs: 96
+            }
+        );
         assert_eq!(kept(Goal::Macs(95)).layers["a"].keep, [0, 1]);
-        let rest = Size { params: 100, macs: 0 };
-        let config = SelectConfig { rest, ..SelectConfig::new(Goal::Params(148)) };
-        assert_eq!(select(&candidates, &scores, &config).unwrap().predicted.params, 148);
+        let rest = Size {
+            params: 100,
+            macs: 0,
+        };
+        let config = SelectConfig {
+            rest,
+            ..SelectConfig::new(Goal::Params(148))
+        };
+        assert_eq!(
+            select(&candidates, &scores, &config)
+                .unwrap()
+                .predicted
+                .params,
+            148
+        );
     }
 
     #[test]
@@ -379,17 +470,36 @@ mod tests {
         let candidates = [candidate("a", 8, 8, 8, 1)];
         let scores = scores(&[("a", &[1.0; 8])]);
         let error = select(&candidates, &scores, &SelectConfig::new(Goal::Params(15))).unwrap_err();
-        assert!(matches!(error, SelectError::Unreachable { want: 15, least: 16, .. }), "{error}");
-        let config = SelectConfig { min_rank: 2, ..SelectConfig::new(Goal::Params(31)) };
+        assert!(
+            matches!(
+                error,
+                SelectError::Unreachable {
+                    want: 15,
+                    least: 16,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        let config = SelectConfig {
+            min_rank: 2,
+            ..SelectConfig::new(Goal::Params(31))
+        };
         let error = select(&candidates, &scores, &config).unwrap_err();
-        assert!(matches!(error, SelectError::Unreachable { least: 32, .. }), "{error}");
+        assert!(
+            matches!(error, SelectError::Unreachable { least: 32, .. }),
+            "{error}"
+        );
     }
 
     #[test]
     fn alignment_brings_back_the_best_of_the_removed() {
         let candidates = [candidate("a", 10, 100, 100, 1)];
         let scores = scores(&[("a", &[0.0, 9.0, 1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 4.0, 5.0])]);
-        let config = SelectConfig { align: 4, ..SelectConfig::new(Goal::Remove(0.5)) };
+        let config = SelectConfig {
+            align: 4,
+            ..SelectConfig::new(Goal::Remove(0.5))
+        };
         let plan = select(&candidates, &scores, &config).unwrap();
         // Rank 5 becomes 8: of the removed 0, 2, 4, 6, 8 the scores 2, 3, 4 return.
         assert_eq!(plan.layers["a"].keep, [1, 3, 4, 5, 6, 7, 8, 9]);
@@ -399,29 +509,63 @@ mod tests {
     #[test]
     fn a_layer_left_above_break_even_can_keep_everything() {
         let candidates = [candidate("a", 8, 8, 8, 1), candidate("b", 8, 8, 8, 1)];
-        let scores = scores(&[("a", &[1.0; 8]), ("b", &[9.0, 9.0, 9.0, 9.0, 9.0, 0.1, 0.1, 0.1])]);
+        let scores = scores(&[
+            ("a", &[1.0; 8]),
+            ("b", &[9.0, 9.0, 9.0, 9.0, 9.0, 0.1, 0.1, 0.1]),
+        ]);
         let config = SelectConfig::new(Goal::Params(128 - 16));
         let cut = select(&candidates, &scores, &config).unwrap();
         assert_eq!(cut.layers["b"].keep.len(), 5);
-        let config = SelectConfig { above_break_even: AboveBreakEven::KeepWhole, ..config };
+        let config = SelectConfig {
+            above_break_even: AboveBreakEven::KeepWhole,
+            ..config
+        };
         let whole = select(&candidates, &scores, &config).unwrap();
         assert_eq!(whole.layers["b"].keep.len(), 8);
-        assert_eq!((whole.predicted, &whole.layers["a"]), (cut.predicted, &cut.layers["a"]));
+        assert_eq!(
+            (whole.predicted, &whole.layers["a"]),
+            (cut.predicted, &cut.layers["a"])
+        );
     }
 
     #[test]
     fn scores_that_do_not_fit_are_errors_that_name_the_layer() {
         let candidates = [candidate("a", 2, 8, 8, 1)];
         let config = SelectConfig::new(Goal::Remove(0.5));
-        let fails = |layers: &[(&str, &[f64])]| select(&candidates, &scores(layers), &config).unwrap_err().to_string();
-        assert_eq!(fails(&[("a", &[1.0, f64::NAN])]), "layer `a`: the score of direction 1 is NaN");
-        assert_eq!(fails(&[("a", &[1.0])]), "layer `a`: 1 scores for 2 directions");
+        let fails = |layers: &[(&str, &[f64])]| {
+            select(&candidates, &scores(layers), &config)
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            fails(&[("a", &[1.0, f64::NAN])]),
+            "layer `a`: the score of direction 1 is NaN"
+        );
+        assert_eq!(
+            fails(&[("a", &[1.0])]),
+            "layer `a`: 1 scores for 2 directions"
+        );
         assert_eq!(fails(&[]), "layer `a` has no scores");
         assert!(fails(&[("a", &[1.0, 1.0]), ("b", &[1.0])]).contains("`b`"));
-        let zero = SelectConfig { min_rank: 0, ..config };
-        assert!(matches!(select(&[], &BTreeMap::new(), &zero), Err(SelectError::Setting { setting: "min_rank", .. })));
+        let zero = SelectConfig {
+            min_rank: 0,
+            ..config
+        };
+        assert!(matches!(
+            select(&[], &BTreeMap::new(), &zero),
+            Err(SelectError::Setting {
+                setting: "min_rank",
+                ..
+            })
+        ));
         let over = SelectConfig::new(Goal::Remove(f64::NAN));
-        assert!(matches!(select(&[], &BTreeMap::new(), &over), Err(SelectError::Setting { setting: "ratio", .. })));
+        assert!(matches!(
+            select(&[], &BTreeMap::new(), &over),
+            Err(SelectError::Setting {
+                setting: "ratio",
+                ..
+            })
+        ));
     }
 
     fn network() -> impl Strategy<Value = Vec<(Candidate, Vec<f64>)>> {
@@ -431,9 +575,18 @@ mod tests {
                 .into_iter()
                 .enumerate()
                 .map(|(index, (n, group_co, groups, positions))| {
-                    let shape = LayerShape { n, co: group_co * groups, groups };
+                    let shape = LayerShape {
+                        n,
+                        co: group_co * groups,
+                        groups,
+                    };
                     let rank = shape.full_rank();
-                    let candidate = Candidate { name: format!("layer{index}"), rank, shape, positions };
+                    let candidate = Candidate {
+                        name: format!("layer{index}"),
+                        rank,
+                        shape,
+                        positions,
+                    };
                     (Just(candidate), prop::collection::vec(0.0..1.0_f64, rank))
                 })
                 .collect::<Vec<_>>()

@@ -1,0 +1,7 @@
+//! Decomposition, pruning and folding against the identities of the method (docs/method.md,
+//! section 3) and against a naive evaluation of graphs.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod graphs;
+mod identities;
+mod reference;

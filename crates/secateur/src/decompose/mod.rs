@@ -21,7 +21,7 @@ pub use svd::{Factors, factorize};
 use crate::graph::{Graph, LayerShape, Node, Op, Uses, optional};
 use crate::progress::Progress;
 use crate::tensor::Tensor;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// Where a trainable scale of the output channels is inserted. It folds away exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,16 +131,15 @@ pub fn examine(
 ) -> Result<DecomposeSummary, DecomposeError> {
     let uses = Uses::of(graph);
     let factored = factored_layers(graph);
-    let mut factored_nodes = BTreeMap::new();
-    for layer in &factored {
-        factored_nodes.insert(layer.basis.as_str(), ());
-        factored_nodes.insert(layer.projection.as_str(), ());
-    }
+    let factored_nodes: BTreeSet<&str> = factored
+        .iter()
+        .flat_map(|layer| [layer.basis.as_str(), layer.projection.as_str()])
+        .collect();
     let mut layers = Vec::new();
     for node in graph.nodes.iter().filter(|node| is_layer(&node.op)) {
         let found = weight_shape(graph, node);
         let shape = found.as_ref().ok().copied();
-        let kept = if factored_nodes.contains_key(node.name.as_str()) {
+        let kept = if factored_nodes.contains(node.name.as_str()) {
             Some(Kept::AlreadyFactored)
         } else if config.head.as_ref() == Some(&node.name) {
             Some(Kept::Head)

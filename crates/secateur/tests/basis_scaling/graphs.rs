@@ -65,7 +65,7 @@ const BATCH_NORM: Op = Op::BatchNormalization {
 
 /// Plain, grouped, depthwise and pointwise convolutions, batch norm after some, a residual sum, and
 /// `Gemm` and `MatMul`.
-fn network() -> Graph {
+pub fn network() -> Graph {
     let gemm = Op::Gemm {
         alpha: 0.5,
         beta: 2.0,
@@ -135,7 +135,7 @@ fn network() -> Graph {
     graph
 }
 
-fn images() -> ArrayD<f64> {
+pub fn images() -> ArrayD<f64> {
     random(&[3, 3, 7, 6], 99)
 }
 
@@ -151,7 +151,7 @@ fn assert_same_function(a: &Graph, b: &Graph, tolerance: f64) {
     );
 }
 
-fn config() -> DecomposeConfig {
+pub fn config() -> DecomposeConfig {
     DecomposeConfig {
         head: Some("head".into()),
         ..DecomposeConfig::default()
@@ -163,7 +163,7 @@ fn factored(config: &DecomposeConfig) -> Graph {
 }
 
 /// The factored network with scaling factors and output scales that are not 1.
-fn trained(output_scale: OutputScale) -> Graph {
+pub fn trained(output_scale: OutputScale) -> Graph {
     let mut graph = factored(&DecomposeConfig {
         output_scale,
         ..config()
@@ -201,7 +201,7 @@ fn plan(keep: &[(&str, usize, &[usize])]) -> PruningPlan {
     }
 }
 
-fn some_plan() -> PruningPlan {
+pub fn some_plan() -> PruningPlan {
     plan(&[
         ("plain", 8, &[0, 2, 3, 7]),
         ("grouped", 6, &[1, 4]),

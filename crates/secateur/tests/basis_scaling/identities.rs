@@ -2,7 +2,7 @@
 //! central differences; nothing compares signs of singular vectors.
 
 use crate::reference::{max_abs, naive_conv, random};
-use ndarray::{Array1, Array2, Array3, Array4, Axis, Ix4, s};
+use ndarray::{Array1, Array2, Array3, Array4, Axis, Ix4};
 use secateur::decompose::factorize;
 use secateur::graph::{ConvAttrs, FactorMatrices, SpatialPads};
 use secateur::importance::scaling_gradient;
@@ -125,6 +125,16 @@ fn product(a: &Array3<f64>, b: &Array3<f64>) -> Array3<f64> {
     result
 }
 
+/// Row `j` of the first group.
+fn row_of(matrices: &Array3<f64>, j: usize) -> Array1<f64> {
+    matrices.index_axis(Axis(0), 0).row(j).to_owned()
+}
+
+/// Column `j` of the first group.
+fn column_of(matrices: &Array3<f64>, j: usize) -> Array1<f64> {
+    matrices.index_axis(Axis(0), 0).column(j).to_owned()
+}
+
 /// A smooth loss without symmetries, and its derivative.
 fn loss(y: &Array3<f64>) -> f64 {
     y.indexed_iter()
@@ -220,13 +230,10 @@ fn in_the_squared_error_a_direction_costs_its_energy() {
             * (&layer.y(&s) - &reference)
                 .mapv(|value| value * value)
                 .sum();
-        let sigma2 = layer
-            .factors
-            .projection
-            .slice(s![0, j, ..])
+        let sigma2 = row_of(&layer.factors.projection, j)
             .mapv(|value| value * value)
             .sum();
-        let energy = z.slice(s![0, .., j]).mapv(|value| value * value).sum();
+        let energy = column_of(&z, j).mapv(|value| value * value).sum();
         let expected = 0.5 * sigma2 * energy;
         assert!(
             (cost - expected).abs() < 1e-12 * expected.max(1.0),
@@ -327,33 +334,24 @@ fn output_energy_of_removed_directions_adds_and_a_mean_in_the_bias_leaves_the_va
     let positions = change.dim().1 as f64;
     let z = layer.z();
     let weight = |j: usize| {
-        let row = layer.factors.projection.slice(s![0, j, ..]);
+        let row = row_of(&layer.factors.projection, j);
         s[[0, j]].powi(2) * row.dot(&row)
     };
     let second_moment: f64 = removed
         .iter()
-        .map(|&j| {
-            weight(j)
-                * z.slice(s![0, .., j])
-                    .mapv(|value| value * value)
-                    .mean()
-                    .unwrap()
-        })
+        .map(|&j| weight(j) * column_of(&z, j).mapv(|value| value * value).mean().unwrap())
         .sum();
     let energy = change.mapv(|value| value * value).sum() / positions;
     assert!((energy - second_moment).abs() < 1e-12 * energy);
 
     let mut bias = Array1::<f64>::zeros(change.dim().2);
     for j in removed {
-        let mean = z.slice(s![0, .., j]).mean().unwrap();
-        bias.scaled_add(
-            s[[0, j]] * mean,
-            &layer.factors.projection.slice(s![0, j, ..]),
-        );
+        let mean = column_of(&z, j).mean().unwrap();
+        bias.scaled_add(s[[0, j]] * mean, &row_of(&layer.factors.projection, j));
     }
     let variance: f64 = removed
         .iter()
-        .map(|&j| weight(j) * z.slice(s![0, .., j]).var(0.0))
+        .map(|&j| weight(j) * column_of(&z, j).var(0.0))
         .sum();
     let compensated = (&change + &bias).mapv(|value| value * value).sum() / positions;
     assert!((compensated - variance).abs() < 1e-12 * energy);

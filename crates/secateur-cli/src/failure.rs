@@ -50,7 +50,11 @@ pub fn about(model: &Path) -> impl Fn(PipelineError) -> Error + '_ {
             | PipelineError::NoTestImages => false,
         };
         let error = Error::from(error);
-        if is_about_the_network { error.context(format!("`{}`", model.display())) } else { error }
+        if is_about_the_network {
+            error.context(format!("`{}`", model.display()))
+        } else {
+            error
+        }
     }
 }
 
@@ -78,7 +82,9 @@ fn pipeline_hint(error: &PipelineError) -> Option<String> {
         PipelineError::Infeasible { .. } | PipelineError::Select(_) => {
             Some("ask for less, or exclude fewer layers".to_owned())
         }
-        PipelineError::NothingToPrune => Some("`secateur inspect` names the reason for each layer".to_owned()),
+        PipelineError::NothingToPrune => {
+            Some("`secateur inspect` names the reason for each layer".to_owned())
+        }
         PipelineError::NoTestImages => {
             Some("add a `test` folder, or carve one with `--test-fraction`".to_owned())
         }
@@ -88,22 +94,28 @@ fn pipeline_hint(error: &PipelineError) -> Option<String> {
 
 fn decompose_hint(error: &DecomposeError) -> Option<String> {
     match error {
-        DecomposeError::ExcludesNothing(_) => Some("`secateur inspect` lists the layers' names".to_owned()),
+        DecomposeError::ExcludesNothing(_) => {
+            Some("`secateur inspect` lists the layers' names".to_owned())
+        }
         DecomposeError::NoSuchHead(_) | DecomposeError::NoDecomposition { .. } => None,
     }
 }
 
 fn graph_hint(error: &GraphError) -> Option<String> {
     match error {
-        GraphError::NotAnImage(_) => {
-            Some("wanted is one f32 input [images, channels, height, width] with 1 or 3 channels".to_owned())
-        }
+        GraphError::NotAnImage(_) => Some(
+            "wanted is one f32 input [images, channels, height, width] with 1 or 3 channels"
+                .to_owned(),
+        ),
         _ => None,
     }
 }
 
 fn write_hint(path: &Path) -> String {
-    match path.parent().filter(|folder| *folder != Path::new("") && !folder.exists()) {
+    match path
+        .parent()
+        .filter(|folder| *folder != Path::new("") && !folder.exists())
+    {
         Some(folder) => format!("create the folder first: `mkdir -p {}`", folder.display()),
         None => "choose another path, or change its permissions".to_owned(),
     }

@@ -8,9 +8,16 @@ use serde::Serialize;
 use std::io::{self, Write};
 
 /// Prints a result: `record` as one JSON object, or `tables` and then `remarks`, a line each.
-pub fn emit(format: Format, record: &impl Serialize, tables: &[Table], remarks: &[String]) -> Result<()> {
+pub fn emit(
+    format: Format,
+    record: &impl Serialize,
+    tables: &[Table],
+    remarks: &[String],
+) -> Result<()> {
     let text = match format {
-        Format::Json => serde_json::to_string_pretty(record).context("cannot write the result as JSON")? + "\n",
+        Format::Json => {
+            serde_json::to_string_pretty(record).context("cannot write the result as JSON")? + "\n"
+        }
         Format::Table => {
             let mut text: Vec<String> = tables.iter().map(|table| drawn(table) + "\n").collect();
             if !remarks.is_empty() {
@@ -25,9 +32,13 @@ pub fn emit(format: Format, record: &impl Serialize, tables: &[Table], remarks: 
 /// Writes to stdout. A reader that has gone away has all it wants.
 fn write(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
     match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
         _ => Ok(()),
     }
 }
@@ -54,7 +65,9 @@ fn drawn(table: &Table) -> String {
 
 /// Text from a file without what would move the cursor or change the terminal's state.
 pub fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
@@ -75,10 +88,13 @@ mod tests {
         let mut table = Table::new("t", &["name", "#count"]);
         table.push(["a", "1"]);
         table.push(["longer", "1000"]);
-        assert_eq!(drawn(&table), "\
+        assert_eq!(
+            drawn(&table),
+            "\
 | name   | count |
 |--------|-------|
 | a      |     1 |
-| longer |  1000 |");
+| longer |  1000 |"
+        );
     }
 }

@@ -32,7 +32,11 @@ struct Work {
 
 impl Terminal {
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, is_terminal: std::io::stderr().is_terminal(), work: Mutex::new(None) }
+        Self {
+            quiet,
+            is_terminal: std::io::stderr().is_terminal(),
+            work: Mutex::new(None),
+        }
     }
 
     fn with_work(&self, act: impl FnOnce(&mut Option<Work>)) {
@@ -79,10 +83,12 @@ impl Progress for Terminal {
     }
 
     fn note(&self, message: &str) {
-        self.with_work(|work| match work.as_ref().and_then(|work| work.bar.as_ref()) {
-            Some(bar) => bar.suspend(|| line(message)),
-            None => line(message),
-        });
+        self.with_work(
+            |work| match work.as_ref().and_then(|work| work.bar.as_ref()) {
+                Some(bar) => bar.suspend(|| line(message)),
+                None => line(message),
+            },
+        );
     }
 }
 
@@ -91,7 +97,13 @@ impl Work {
     fn line_text(&self, elapsed: Duration) -> String {
         let left = self.total.saturating_sub(self.done);
         let seconds = elapsed.as_secs_f64() * left as f64 / self.done.max(1) as f64;
-        format!("{}: {} of {}, {} left", self.what, self.done, self.total, duration(seconds))
+        format!(
+            "{}: {} of {}, {} left",
+            self.what,
+            self.done,
+            self.total,
+            duration(seconds)
+        )
     }
 }
 
@@ -141,7 +153,10 @@ mod tests {
             line: Duration::ZERO,
             bar: None,
         };
-        assert_eq!(work.line_text(Duration::from_secs(10)), "train: 100 of 400, 30 s left");
+        assert_eq!(
+            work.line_text(Duration::from_secs(10)),
+            "train: 100 of 400, 30 s left"
+        );
         assert_eq!(duration(0.2), "1 s");
         assert_eq!(duration(600.0), "10 min");
         assert_eq!(duration(3.0 * 3600.0 + 1200.0), "3 h 20 min");

@@ -6,7 +6,16 @@ use command::{Place, Ran};
 
 /// The arguments of a short `compress` on two classes of images.
 fn compress<'a>(model: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let mut arguments = vec!["compress", model, "--data", "images", "-o", "out.onnx", "--preprocess", "unit"];
+    let mut arguments = vec![
+        "compress",
+        model,
+        "--data",
+        "images",
+        "-o",
+        "out.onnx",
+        "--preprocess",
+        "unit",
+    ];
     arguments.extend_from_slice(more);
     arguments
 }
@@ -22,13 +31,25 @@ fn with_images() -> Place {
 fn fails(place: &Place, arguments: &[&str], wanted: &[&str]) -> Ran {
     let before = place.files();
     let ran = place.run(arguments);
-    assert_eq!(ran.status, 2, "{arguments:?}\n{}\n{}", ran.stdout, ran.stderr);
+    assert_eq!(
+        ran.status, 2,
+        "{arguments:?}\n{}\n{}",
+        ran.stdout, ran.stderr
+    );
     assert_eq!(ran.stdout, "", "{arguments:?}");
-    let errors: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    let errors: Vec<&str> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
     assert_eq!(errors.len(), 1, "{}", ran.stderr);
     assert!(!errors[0].ends_with('.'), "{}", errors[0]);
     for text in wanted {
-        assert!(ran.stderr.contains(text), "`{text}` is not in:\n{}", ran.stderr);
+        assert!(
+            ran.stderr.contains(text),
+            "`{text}` is not in:\n{}",
+            ran.stderr
+        );
     }
     assert_eq!(place.files(), before, "{arguments:?}");
     ran
@@ -64,7 +85,11 @@ fn an_unsupported_operator_is_named_with_its_node() {
     let place = with_images();
     let model = place.fixture("unsupported.onnx");
     for arguments in [vec!["inspect", &model], compress(&model, &[])] {
-        fails(&place, &arguments, &["`unsupported.onnx`", "`determinant`", "`Det`"]);
+        fails(
+            &place,
+            &arguments,
+            &["`unsupported.onnx`", "`determinant`", "`Det`"],
+        );
     }
 }
 
@@ -72,7 +97,11 @@ fn an_unsupported_operator_is_named_with_its_node() {
 fn a_model_without_an_image_input_is_an_error() {
     let place = with_images();
     let model = place.fixture("not_an_image.onnx");
-    fails(&place, &compress(&model, &[]), &["`not_an_image.onnx`", "image"]);
+    fails(
+        &place,
+        &compress(&model, &[]),
+        &["`not_an_image.onnx`", "image"],
+    );
 }
 
 #[test]
@@ -95,7 +124,11 @@ fn one_class_alone_is_an_error() {
 fn no_data_is_an_error() {
     let place = Place::new();
     let model = place.fixture("small.onnx");
-    fails(&place, &["compress", &model, "-o", "small.onnx", "--run", "r"], &["--data"]);
+    fails(
+        &place,
+        &["compress", &model, "-o", "small.onnx", "--run", "r"],
+        &["--data"],
+    );
 }
 
 #[test]
@@ -103,16 +136,28 @@ fn missing_preprocessing_is_an_error() {
     let place = with_images();
     let model = place.fixture("small.onnx");
     for command in ["compress", "transfer"] {
-        fails(&place, &[command, &model, "--data", "images", "-o", "out.onnx"], &["--preprocess"]);
+        fails(
+            &place,
+            &[command, &model, "--data", "images", "-o", "out.onnx"],
+            &["--preprocess"],
+        );
     }
-    fails(&place, &["evaluate", &model, "--data", "images"], &["--preprocess"]);
+    fails(
+        &place,
+        &["evaluate", &model, "--data", "images"],
+        &["--preprocess"],
+    );
 }
 
 #[test]
 fn a_target_that_cannot_be_reached_is_said_before_the_work() {
     let place = with_images();
     let model = place.fixture("small.onnx");
-    fails(&place, &compress(&model, &["--target", "params=0.0001%"]), &["params=0.0001%", "cannot be reached"]);
+    fails(
+        &place,
+        &compress(&model, &["--target", "params=0.0001%"]),
+        &["params=0.0001%", "cannot be reached"],
+    );
 }
 
 #[test]
@@ -121,12 +166,30 @@ fn an_output_that_cannot_be_written_is_said_before_the_work() {
     let model = place.fixture("small.onnx");
     fails(
         &place,
-        &["compress", &model, "--data", "images", "--preprocess", "unit", "-o", "absent/small.onnx"],
+        &[
+            "compress",
+            &model,
+            "--data",
+            "images",
+            "--preprocess",
+            "unit",
+            "-o",
+            "absent/small.onnx",
+        ],
         &["`absent/small.onnx`", "hint: "],
     );
     fails(
         &place,
-        &["compress", &model, "--data", "images", "--preprocess", "unit", "-o", "images"],
+        &[
+            "compress",
+            &model,
+            "--data",
+            "images",
+            "--preprocess",
+            "unit",
+            "-o",
+            "images",
+        ],
         &["`images`"],
     );
 }
@@ -137,7 +200,11 @@ fn the_input_is_never_overwritten() {
     let model = place.fixture("small.onnx");
     let bytes = std::fs::read(place.path().join(&model)).unwrap();
     for command in ["decompose", "fold"] {
-        fails(&place, &[command, &model, "-o", "./small.onnx"], &["overwritten"]);
+        fails(
+            &place,
+            &[command, &model, "-o", "./small.onnx"],
+            &["overwritten"],
+        );
     }
     fails(&place, &compress(&model, &[]), &["overwritten"]);
     assert_eq!(std::fs::read(place.path().join(&model)).unwrap(), bytes);
@@ -148,8 +215,23 @@ fn an_option_that_matches_nothing_is_an_error() {
     let place = with_images();
     let model = place.fixture("small.onnx");
     std::fs::rename(place.path().join(&model), place.path().join("model.onnx")).unwrap();
-    fails(&place, &compress("model.onnx", &["--exclude", "no such layer"]), &["`no such layer`", "hint: "]);
-    fails(&place, &["decompose", "model.onnx", "-o", "f.onnx", "--exclude", "no such layer"], &["matches no"]);
+    fails(
+        &place,
+        &compress("model.onnx", &["--exclude", "no such layer"]),
+        &["`no such layer`", "hint: "],
+    );
+    fails(
+        &place,
+        &[
+            "decompose",
+            "model.onnx",
+            "-o",
+            "f.onnx",
+            "--exclude",
+            "no such layer",
+        ],
+        &["matches no"],
+    );
 }
 
 #[test]
@@ -165,7 +247,11 @@ fn wrong_values_name_the_option() {
         ("--lr", "0"),
         ("--threads", "0"),
     ] {
-        fails(&place, &compress("model.onnx", &[option, value]), &[option, value]);
+        fails(
+            &place,
+            &compress("model.onnx", &[option, value]),
+            &[option, value],
+        );
     }
 }
 
@@ -174,5 +260,9 @@ fn settings_with_an_unknown_name_are_an_error() {
     let place = with_images();
     let model = place.fixture("not_an_image.onnx");
     place.write("run.toml", b"sed = 1\n");
-    fails(&place, &compress(&model, &["--config", "run.toml"]), &["`run.toml`", "sed"]);
+    fails(
+        &place,
+        &compress(&model, &["--config", "run.toml"]),
+        &["`run.toml`", "sed"],
+    );
 }

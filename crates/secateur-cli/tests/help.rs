@@ -5,8 +5,17 @@ mod command;
 use command::{Place, assert_committed};
 use std::path::Path;
 
-const COMMANDS: [&str; 9] =
-    ["demo", "inspect", "compress", "transfer", "decompose", "prune", "fold", "evaluate", "verify"];
+const COMMANDS: [&str; 9] = [
+    "demo",
+    "inspect",
+    "compress",
+    "transfer",
+    "decompose",
+    "prune",
+    "fold",
+    "evaluate",
+    "verify",
+];
 
 #[test]
 fn the_documentation_is_what_help_prints() {
@@ -16,7 +25,10 @@ fn the_documentation_is_what_help_prints() {
         .to_owned();
     let mut section = |title: &str, arguments: &[&str]| {
         let help = place.succeed(arguments).stdout;
-        page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", help.trim_end()));
+        page.push_str(&format!(
+            "\n## {title}\n\n```text\n{}\n```\n",
+            help.trim_end()
+        ));
     };
     section("secateur", &["--help"]);
     for command in COMMANDS {
@@ -48,8 +60,14 @@ fn help_states_the_defaults_of_the_settings() {
     for (option, default) in [
         ("--batch-size <N>", settings.data.batch_size.to_string()),
         ("--step <X>", settings.prune.step.to_string()),
-        ("--window-steps <STEPS>", settings.prune.window_steps.to_string()),
-        ("--target <NAME=AMOUNT>", settings.prune.targets[0].to_string()),
+        (
+            "--window-steps <STEPS>",
+            settings.prune.window_steps.to_string(),
+        ),
+        (
+            "--target <NAME=AMOUNT>",
+            settings.prune.targets[0].to_string(),
+        ),
         ("--augment <HOW>", "crop".to_owned()),
         ("--runtime <NAME>", "tract".to_owned()),
     ] {

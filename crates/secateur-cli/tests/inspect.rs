@@ -32,7 +32,10 @@ fn the_object_holds_what_the_table_shows() {
     assert!(depthwise["why"].as_str().unwrap().contains("rank is 1"));
     // Two groups of [8, 8, 3, 3]: n = 72, 8 outputs a group; r * (72 + 8) < 72 * 8 up to 7.
     let grouped = &object["layers"][3];
-    assert_eq!((&grouped["full_rank"], &grouped["break_even_rank"]), (&8.into(), &7.into()));
+    assert_eq!(
+        (&grouped["full_rank"], &grouped["break_even_rank"]),
+        (&8.into(), &7.into())
+    );
     let params = 12 * 9 + 4 * 12 + 16 * 12 * 9 + 16 + 16 * 9 + 16 * 8 * 9 + 16 * 10 + 10;
     assert_eq!(object["params"], params);
 }

@@ -34,7 +34,9 @@ pub fn size(text: &str) -> Result<[usize; 2], String> {
         let size = [height.trim().parse().ok()?, width.trim().parse().ok()?];
         size.iter().all(|&side| side > 0).then_some(size)
     };
-    parse().ok_or_else(|| format!("`{text}` is no size: want height and width in pixels, such as `224x224`"))
+    parse().ok_or_else(|| {
+        format!("`{text}` is no size: want height and width in pixels, such as `224x224`")
+    })
 }
 
 /// A fraction that a share of data can be.

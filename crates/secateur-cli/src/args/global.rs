@@ -32,7 +32,10 @@ pub struct GlobalArgs {
 impl GlobalArgs {
     /// How runtimes are opened: on as many threads as everything else.
     pub fn runtime_options(&self) -> Options {
-        Options { threads: self.threads.map_or(0, usize::from), ..Options::default() }
+        Options {
+            threads: self.threads.map_or(0, usize::from),
+            ..Options::default()
+        }
     }
 }
 

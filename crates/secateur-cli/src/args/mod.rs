@@ -178,7 +178,9 @@ pub struct TransferCommand {
 ///
 /// The function is unchanged; the file is larger until `prune` and `fold` follow.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  secateur decompose classifier.onnx -o factored.onnx --exclude '^conv1$'")]
+#[command(
+    after_help = "Example:\n  secateur decompose classifier.onnx -o factored.onnx --exclude '^conv1$'"
+)]
 pub struct DecomposeArgs {
     /// The ONNX file
     pub model: PathBuf,

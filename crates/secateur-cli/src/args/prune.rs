@@ -137,6 +137,11 @@ impl RoundArgs {
 }
 
 fn shown_targets() -> String {
-    let targets: Vec<String> = settings::defaults().prune.targets.iter().map(Target::to_string).collect();
+    let targets: Vec<String> = settings::defaults()
+        .prune
+        .targets
+        .iter()
+        .map(Target::to_string)
+        .collect();
     targets.join(", ")
 }

@@ -50,7 +50,8 @@ impl SettingsArgs {
 
 /// Reads settings, either by themselves or inside the `config.toml` of a run.
 fn read(path: &Path) -> Result<Settings> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read `{}`", path.display()))?;
     let read = || -> Result<Settings, toml::de::Error> {
         let table: toml::Table = text.parse()?;
         if table.contains_key("settings") {

@@ -42,10 +42,17 @@ pub fn run(args: &CompressArgs, progress: &Terminal) -> Result<Outcome> {
 }
 
 /// Prints the result of a run; `more` are further lines for people.
-pub fn finish(report: &CompressReport, folder: &Path, format: Format, more: &[String]) -> Result<Outcome> {
+pub fn finish(
+    report: &CompressReport,
+    folder: &Path,
+    format: Format,
+    more: &[String],
+) -> Result<Outcome> {
     let mut remarks = report.remarks();
     if let Some(missed) = report.missed() {
-        remarks.push(format!("missed: {missed}; the best network found is written"));
+        remarks.push(format!(
+            "missed: {missed}; the best network found is written"
+        ));
     }
     remarks.push(format!(
         "wrote `{}`; layers, rounds and times are in `{}`",
@@ -53,20 +60,49 @@ pub fn finish(report: &CompressReport, folder: &Path, format: Format, more: &[St
         folder.join("report.md").display()
     ));
     remarks.extend_from_slice(more);
-    output::emit(format, report, &[report.summary_table(), report.target_table()], &remarks)?;
-    Ok(if report.goal_met { Outcome::Done } else { Outcome::Missed })
+    output::emit(
+        format,
+        report,
+        &[report.summary_table(), report.target_table()],
+        &remarks,
+    )?;
+    Ok(if report.goal_met {
+        Outcome::Done
+    } else {
+        Outcome::Missed
+    })
 }
 
 fn dry_run(args: &CompressArgs, settings: &Settings, progress: &Terminal) -> Result<Outcome> {
-    let folder = args.output.as_deref().map(|output| args.run.folder(output)).transpose()?;
+    let folder = args
+        .output
+        .as_deref()
+        .map(|output| args.run.folder(output))
+        .transpose()?;
     if let Some(output) = &args.output {
         check_output(output, &[&args.model])?;
     }
-    let plan =
-        pipeline::foresee(&args.model, args.output.as_deref(), folder.as_deref(), settings, progress)
-            .map_err(failure::about(&args.model))?;
-    let tables = [plan.decision_table(), plan.network.layer_table(), plan.target_table()];
+    let plan = pipeline::foresee(
+        &args.model,
+        args.output.as_deref(),
+        folder.as_deref(),
+        settings,
+        progress,
+    )
+    .map_err(failure::about(&args.model))?;
+    let tables = [
+        plan.decision_table(),
+        plan.network.layer_table(),
+        plan.target_table(),
+    ];
     output::emit(args.global.format, &plan, &tables, &[MACS_NOTE.to_owned()])?;
-    let is_possible = plan.targets.iter().all(|target| target.possible != Some(false));
-    Ok(if is_possible { Outcome::Done } else { Outcome::Missed })
+    let is_possible = plan
+        .targets
+        .iter()
+        .all(|target| target.possible != Some(false));
+    Ok(if is_possible {
+        Outcome::Done
+    } else {
+        Outcome::Missed
+    })
 }

@@ -12,6 +12,11 @@ pub fn run(args: &DecomposeArgs, progress: &Terminal) -> Result<Outcome> {
     let exclude = args.exclude.exclude.as_deref();
     let report = pipeline::decompose_file(&args.model, &args.output, exclude, progress)
         .map_err(failure::about(&args.model))?;
-    output::emit(args.global.format, &report, &[report.table(), report.layer_table()], &report.remarks())?;
+    output::emit(
+        args.global.format,
+        &report,
+        &[report.table(), report.layer_table()],
+        &report.remarks(),
+    )?;
     Ok(Outcome::Done)
 }

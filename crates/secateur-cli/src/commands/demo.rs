@@ -15,7 +15,8 @@ static NETWORK: &[u8] = include_bytes!("../../demo/demo.onnx");
 
 pub fn run(args: &DemoArgs, progress: &Terminal) -> Result<Outcome> {
     let folder = &args.run;
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot create `{}`", folder.display()))?;
     let model = folder.join("pretrained.onnx");
     let output = folder.join("small.onnx");
     write_atomic(&model, NETWORK)?;
@@ -36,7 +37,11 @@ pub fn run(args: &DemoArgs, progress: &Terminal) -> Result<Outcome> {
         "  secateur inspect model.onnx".to_owned(),
         "  secateur compress model.onnx --data images/ --preprocess imagenet -o small.onnx --dry-run".to_owned(),
     ];
-    let more = if args.global.format == Format::Table { &next[..] } else { &[] };
+    let more = if args.global.format == Format::Table {
+        &next[..]
+    } else {
+        &[]
+    };
     finish(&report, folder, args.global.format, more)
 }
 

@@ -13,8 +13,14 @@ pub fn run(args: &EvaluateArgs, progress: &Terminal) -> Result<Outcome> {
         args.runtime.apply(settings);
     })?;
     check_data(&settings)?;
-    let report = pipeline::evaluate_file(&args.model, args.split.into(), &settings, &args.global.runtime_options(), progress)
-        .map_err(failure::about(&args.model))?;
+    let report = pipeline::evaluate_file(
+        &args.model,
+        args.split.into(),
+        &settings,
+        &args.global.runtime_options(),
+        progress,
+    )
+    .map_err(failure::about(&args.model))?;
     output::emit(args.global.format, &report, &[report.table()], &[])?;
     Ok(Outcome::Done)
 }

@@ -20,7 +20,10 @@ fn check_output(output: &Path, inputs: &[&Path]) -> Result<()> {
     let real = output.canonicalize().ok();
     for input in inputs {
         if real.is_some() && input.canonicalize().ok() == real {
-            bail!("`{}` is read and would be overwritten; choose another output", input.display());
+            bail!(
+                "`{}` is read and would be overwritten; choose another output",
+                input.display()
+            );
         }
     }
     check_writable(output)?;
@@ -38,6 +41,7 @@ fn check_data(settings: &Settings) -> Result<()> {
 
 /// Bytes of a file.
 fn file_bytes(path: &Path) -> Result<u64> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let metadata =
+        std::fs::metadata(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     Ok(metadata.len())
 }

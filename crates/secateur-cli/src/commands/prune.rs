@@ -14,10 +14,12 @@ pub fn run(args: &PruneCommand, progress: &Terminal) -> Result<Outcome> {
     check_output(&args.output, &[&args.model])?;
     let report = match &args.plan {
         Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-            let plan: PruningPlan =
-                serde_json::from_str(&text).with_context(|| format!("`{}` holds no plan", path.display()))?;
-            pipeline::replay_file(&args.model, &args.output, &plan).map_err(failure::about(&args.model))?
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read `{}`", path.display()))?;
+            let plan: PruningPlan = serde_json::from_str(&text)
+                .with_context(|| format!("`{}` holds no plan", path.display()))?;
+            pipeline::replay_file(&args.model, &args.output, &plan)
+                .map_err(failure::about(&args.model))?
         }
         None => {
             let settings = args.settings.resolve(|settings| {
@@ -42,6 +44,15 @@ pub fn run(args: &PruneCommand, progress: &Terminal) -> Result<Outcome> {
             report
         }
     };
-    output::emit(args.global.format, &report, &[report.table(), report.layer_table()], &report.remarks())?;
-    Ok(if report.goal_met { Outcome::Done } else { Outcome::Missed })
+    output::emit(
+        args.global.format,
+        &report,
+        &[report.table(), report.layer_table()],
+        &report.remarks(),
+    )?;
+    Ok(if report.goal_met {
+        Outcome::Done
+    } else {
+        Outcome::Missed
+    })
 }

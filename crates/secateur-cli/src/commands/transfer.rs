@@ -26,6 +26,11 @@ pub fn run(args: &TransferCommand, progress: &Terminal) -> Result<Outcome> {
         progress,
     })
     .map_err(failure::about(&args.model))?;
-    output::emit(args.global.format, &report, &[report.table()], &report.remarks())?;
+    output::emit(
+        args.global.format,
+        &report,
+        &[report.table()],
+        &report.remarks(),
+    )?;
     Ok(Outcome::Done)
 }

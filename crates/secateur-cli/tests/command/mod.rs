@@ -18,7 +18,9 @@ pub struct Ran {
 
 impl Place {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -50,14 +52,21 @@ impl Place {
     /// Runs `secateur` here.
     pub fn run(&self, arguments: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_secateur"));
-        command.current_dir(self.path()).args(arguments).env_remove("COLUMNS");
+        command
+            .current_dir(self.path())
+            .args(arguments)
+            .env_remove("COLUMNS");
         Ran::from(command.output().unwrap())
     }
 
     /// As [`Place::run`]; the command must succeed.
     pub fn succeed(&self, arguments: &[&str]) -> Ran {
         let ran = self.run(arguments);
-        assert_eq!(ran.status, 0, "{arguments:?}\n{}\n{}", ran.stdout, ran.stderr);
+        assert_eq!(
+            ran.status, 0,
+            "{arguments:?}\n{}\n{}",
+            ran.stdout, ran.stderr
+        );
         ran
     }
 
@@ -71,7 +80,12 @@ impl Place {
                 if path.is_dir() {
                     folders.push(path);
                 } else {
-                    files.push(path.strip_prefix(self.path()).unwrap().display().to_string());
+                    files.push(
+                        path.strip_prefix(self.path())
+                            .unwrap()
+                            .display()
+                            .to_string(),
+                    );
                 }
             }
         }
@@ -91,7 +105,9 @@ impl From<Output> for Ran {
 }
 
 pub fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
 }
 
 /// Compares with a committed file. With `SECATEUR_UPDATE=1` in the environment the file is written

@@ -12,9 +12,7 @@ use crate::graph::{FactoredLayer, Graph, Size, factored_layers};
 use crate::importance::{Scores, TaylorWindow};
 use crate::onnx;
 use crate::progress::Progress;
-use crate::prune::{
-    AboveBreakEven, Candidate, Goal, PruningPlan, SelectConfig, apply, select,
-};
+use crate::prune::{AboveBreakEven, Candidate, Goal, PruningPlan, SelectConfig, apply, select};
 use crate::report::StageReport;
 use crate::train::{NoCheckpoints, StepRecord, Trainable, fit, names, reestimate_batch_norm};
 use crate::transfer::{Ending, ending};
@@ -45,7 +43,11 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let (settings, engine, progress) = (job.settings, job.engine, job.progress);
     check_writable(job.output)?;
     if settings.prune.targets.is_empty()
-        || settings.prune.targets.iter().any(|target| matches!(target, Target::AccDrop(_)))
+        || settings
+            .prune
+            .targets
+            .iter()
+            .any(|target| matches!(target, Target::AccDrop(_)))
     {
         return Err(PipelineError::CutTarget);
     }
@@ -56,17 +58,41 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let Ending::Classifier(head) = ending(&read.graph, preprocess.height, preprocess.width)? else {
         return Err(PipelineError::NoClassifier);
     };
-    let (trained, scores) =
-        score(job, &read.graph, &prepared, &layers, &head.node, &head.logits)?;
+    let (trained, scores) = score(
+        job,
+        &read.graph,
+        &prepared,
+        &layers,
+        &head.node,
+        &head.logits,
+    )?;
     let (whole, _) = fold(&trained, &FoldConfig::default())?;
     let original = cost::of(&whole, &shapes(&whole, &prepared)?);
     let original_bytes = onnx::to_bytes(&read.with_graph(whole))?.len() as u64;
-    let wants = settings.prune.targets.iter().map(|target| (*target, target.want(&original, original_bytes)));
+    let wants = settings
+        .prune
+        .targets
+        .iter()
+        .map(|target| (*target, target.want(&original, original_bytes)));
     let wants: Vec<(Target, f64)> = wants.collect();
-    let plan = plan(&trained, &prepared, settings, &layers, &scores, &wants, (original.params, original_bytes))?;
+    let plan = plan(
+        &trained,
+        &prepared,
+        settings,
+        &layers,
+        &scores,
+        &wants,
+        (original.params, original_bytes),
+    )?;
     let cut = apply(&trained, &plan)?;
     let source = source(&prepared, settings);
-    let cut = reestimate_batch_norm(engine, &cut, &source, settings.prune.batch_norm_images, settings.seed)?;
+    let cut = reestimate_batch_norm(
+        engine,
+        &cut,
+        &source,
+        settings.prune.batch_norm_images,
+        settings.seed,
+    )?;
     let size = Some([preprocess.height, preprocess.width]);
     let after = folded(&read, &cut, size)?;
     let mut report = written(job.model, &read, job.output, cut, size)?;
@@ -97,7 +123,11 @@ fn chosen(graph: &Graph, settings: &Settings) -> Result<Vec<FactoredLayer>, Pipe
             return Err(crate::decompose::DecomposeError::ExcludesNothing(pattern.clone()).into());
         }
     }
-    if layers.is_empty() { Err(PipelineError::NothingToPrune) } else { Ok(layers) }
+    if layers.is_empty() {
+        Err(PipelineError::NothingToPrune)
+    } else {
+        Ok(layers)
+    }
 }
 
 fn score(
@@ -109,7 +139,12 @@ fn score(
     logits: &str,
 ) -> Result<(Graph, Scores), PipelineError> {
     let settings = job.settings;
-    let config = fit_config(settings, graph, settings.prune.lr, settings.prune.window_steps);
+    let config = fit_config(
+        settings,
+        graph,
+        settings.prune.lr,
+        settings.prune.window_steps,
+    );
     let (mut window, mut broken) = (TaylorWindow::new(layers), None);
     let mut observe = |step: &StepRecord<'_>| {
         if let Err(error) = window.add(step.gradients, step.values) {
@@ -144,7 +179,8 @@ fn plan(
     (params, bytes): (u64, u64),
 ) -> Result<PruningPlan, PipelineError> {
     let inferred = shapes(graph, prepared)?;
-    let candidate = |layer: &FactoredLayer| Some(Candidate::new(layer, layer.positions(&inferred)?));
+    let candidate =
+        |layer: &FactoredLayer| Some(Candidate::new(layer, layer.positions(&inferred)?));
     let candidates: Vec<Candidate> = layers.iter().filter_map(candidate).collect();
     let mut rest: Size = exported_size(graph, prepared)?;
     for candidate in &candidates {
@@ -172,7 +208,10 @@ fn plan(
             ..SelectConfig::new(goal)
         };
         let plan = select(&candidates, scores, &config)?;
-        if smallest.as_ref().is_none_or(|found| plan.predicted.params < found.predicted.params) {
+        if smallest
+            .as_ref()
+            .is_none_or(|found| plan.predicted.params < found.predicted.params)
+        {
             smallest = Some(plan);
         }
     }

@@ -3,6 +3,7 @@
 use super::inspect::inspect_graph;
 use super::stages::{source, transfer_network};
 use super::{PipelineError, Resume, Run, RunKey, Settings, prepare};
+use crate::data::Split;
 use crate::decompose::{DecomposeConfig, OutputScale, convolutions};
 use crate::exec::Engine;
 use crate::files::check_writable;
@@ -13,7 +14,7 @@ use crate::progress::Progress;
 use crate::prune::{PruningPlan, apply};
 use crate::report::{FileSize, StageReport, TransferFacts};
 use crate::train::accuracy;
-use crate::data::Split;
+use crate::transfer::HeadFate;
 use std::path::Path;
 
 /// What [`transfer_file`] works on.
@@ -47,13 +48,32 @@ pub fn transfer_file(job: &TransferJob<'_>) -> Result<StageReport, PipelineError
     let run = Run::open(job.run, &key, job.resume)?;
     let (graph, facts) = run.stage("transfer", &model, || {
         let mut store = run.training("transfer");
-        let trained = transfer_network(engine, &model.graph, &prepared, settings, &mut store, progress)?;
+        let trained = transfer_network(
+            engine,
+            &model.graph,
+            &prepared,
+            settings,
+            &mut store,
+            progress,
+        )?;
         let summary = trained.summary;
         let source = source(&prepared, settings);
-        let found = accuracy(engine, &trained.graph, &summary.logits, &source, Split::Val, progress)?;
+        let found = accuracy(
+            engine,
+            &trained.graph,
+            &summary.logits,
+            &source,
+            Split::Val,
+            progress,
+        )?;
         let facts = TransferFacts {
             head: summary.head,
-            fate: summary.fate,
+            fate: match summary.fate {
+                HeadFate::Kept => "kept",
+                HeadFate::Replaced => "replaced",
+                HeadFate::Attached => "attached",
+            }
+            .to_owned(),
             inserted_batch_norms: summary.inserted_batch_norms,
             best_step: summary.fit.map_or(0, |fit| fit.best.step),
             val_top1: found.top1,
@@ -96,7 +116,11 @@ pub fn decompose_file(
 ///
 /// # Errors
 /// [`PipelineError`] where the file cannot be read, folded or written.
-pub fn fold_file(model: &Path, output: &Path, config: &FoldConfig) -> Result<StageReport, PipelineError> {
+pub fn fold_file(
+    model: &Path,
+    output: &Path,
+    config: &FoldConfig,
+) -> Result<StageReport, PipelineError> {
     check_writable(output)?;
     let read = onnx::read(model)?;
     let (graph, _) = fold(&read.graph, config)?;
@@ -107,7 +131,11 @@ pub fn fold_file(model: &Path, output: &Path, config: &FoldConfig) -> Result<Sta
 ///
 /// # Errors
 /// [`PipelineError`] where the plan does not fit the file's network.
-pub fn replay_file(model: &Path, output: &Path, plan: &PruningPlan) -> Result<StageReport, PipelineError> {
+pub fn replay_file(
+    model: &Path,
+    output: &Path,
+    plan: &PruningPlan,
+) -> Result<StageReport, PipelineError> {
     check_writable(output)?;
     let read = onnx::read(model)?;
     let graph = apply(&read.graph, plan)?;
@@ -152,5 +180,10 @@ pub(super) fn folded(
     let (graph, _) = fold(graph, &FoldConfig::default())?;
     let exported = read.with_graph(graph);
     let bytes = onnx::to_bytes(&exported)?.len() as u64;
-    Ok(FileSize::of(&inspect_graph(&exported.graph, size, "", bytes)?))
+    Ok(FileSize::of(&inspect_graph(
+        &exported.graph,
+        size,
+        "",
+        bytes,
+    )?))
 }

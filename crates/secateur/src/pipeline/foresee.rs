@@ -49,21 +49,30 @@ pub fn foresee(
         ..decompose_config(settings, "")?
     };
     for record in examine(graph, &config)?.layers {
-        let layer = network.layers.iter_mut().find(|layer| layer.name == record.name);
+        let layer = network
+            .layers
+            .iter_mut()
+            .find(|layer| layer.name == record.name);
         if let (Some(layer), Some(kept)) = (layer, record.kept) {
             layer.prunable = false;
             layer.why = kept.to_string();
         }
     }
     if let (Ending::Classifier(head), None) = (&ending, kept_head)
-        && let Some(layer) = network.layers.iter_mut().find(|layer| layer.name == head.node)
+        && let Some(layer) = network
+            .layers
+            .iter_mut()
+            .find(|layer| layer.name == head.node)
     {
         layer.prunable = false;
         layer.why = "it is replaced by a head for the new classes".to_owned();
     }
     let epochs = transfer_epochs(settings, kept_head.is_some());
     let split = |split: Split| dataset.len(split);
-    let mut writes: Vec<String> = output.map(|path| path.display().to_string()).into_iter().collect();
+    let mut writes: Vec<String> = output
+        .map(|path| path.display().to_string())
+        .into_iter()
+        .collect();
     writes.extend(run.map(|path| format!("{}/", path.display())));
     Ok(PlanReport {
         network,
@@ -94,7 +103,10 @@ fn transfer(
     let head = match (ending, kept_head) {
         (_, Some(head)) => format!("the head `{head}` fits {classes} classes and is kept"),
         (Ending::Classifier(head), None) => {
-            format!("the head `{}` for {} classes is replaced by one for {classes}", head.node, head.classes)
+            format!(
+                "the head `{}` for {} classes is replaced by one for {classes}",
+                head.node, head.classes
+            )
         }
         (Ending::Features { value }, None) => {
             format!("a head for {classes} classes is attached to the features `{value}`")
@@ -148,7 +160,9 @@ pub(super) fn feasibility(
     let cost = cost::of(graph, &shapes(graph, prepared)?);
     let (mut params, mut macs) = (cost.params, cost.macs);
     for record in examine(graph, &config)?.layers {
-        let (None, Some(shape)) = (&record.kept, record.shape) else { continue };
+        let (None, Some(shape)) = (&record.kept, record.shape) else {
+            continue;
+        };
         let smallest = shape.params_at(1);
         params = params.saturating_sub(shape.dense_params() - smallest);
         let layer = cost.layers.iter().find(|layer| layer.node == record.name);

@@ -2,7 +2,9 @@
 
 use super::PipelineError;
 use crate::cost;
-use crate::data::{ChannelOrder, CLASSES_METADATA_KEY, METADATA_KEY, Preprocess, classes_from_metadata};
+use crate::data::{
+    CLASSES_METADATA_KEY, ChannelOrder, METADATA_KEY, Preprocess, classes_from_metadata,
+};
 use crate::decompose::{DecomposeConfig, Kept, LayerRecord, examine};
 use crate::graph::{
     Dim, FactoredLayer, Graph, Inferred, Node, ValueDecl, factored_layers, infer_images,
@@ -42,7 +44,10 @@ pub(super) fn inspect_graph(
         None => None,
     };
     // Parameters do not depend on shapes, so they are known without an image size.
-    let unknown = Inferred { shapes: BTreeMap::new(), constants: BTreeMap::new() };
+    let unknown = Inferred {
+        shapes: BTreeMap::new(),
+        constants: BTreeMap::new(),
+    };
     let cost = cost::of(graph, inferred.as_ref().unwrap_or(&unknown));
     let mut operators = BTreeMap::new();
     for node in &graph.nodes {
@@ -65,11 +70,16 @@ pub(super) fn inspect_graph(
 }
 
 /// `[channels, height, width]`: the input's where fixed, else the user's, else the metadata's.
-pub(super) fn image(graph: &Graph, size: Option<[usize; 2]>) -> Result<Option<[usize; 3]>, PipelineError> {
+pub(super) fn image(
+    graph: &Graph,
+    size: Option<[usize; 2]>,
+) -> Result<Option<[usize; 3]>, PipelineError> {
     let input = graph.image_input()?;
     let stored = stored(graph)?.map(|preprocess| [preprocess.height, preprocess.width]);
     let side = |fixed: Option<usize>, axis: usize| {
-        fixed.or(size.map(|size| size[axis])).or(stored.map(|size| size[axis]))
+        fixed
+            .or(size.map(|size| size[axis]))
+            .or(stored.map(|size| size[axis]))
     };
     Ok(match (side(input.height, 0), side(input.width, 1)) {
         (Some(height), Some(width)) => Some([input.channels, height, width]),
@@ -87,7 +97,14 @@ fn stored(graph: &Graph) -> Result<Option<Preprocess>, PipelineError> {
 
 /// `32x32 rgb, scale 0.0039215689, mean 0.5,0.5,0.5, std 0.5,0.5,0.5`.
 pub(super) fn preprocess_text(preprocess: &Preprocess) -> String {
-    let Preprocess { height, width, channels, scale, mean, std } = preprocess;
+    let Preprocess {
+        height,
+        width,
+        channels,
+        scale,
+        mean,
+        std,
+    } = preprocess;
     let order = match channels {
         ChannelOrder::Rgb => "rgb",
         ChannelOrder::Bgr => "bgr",
@@ -97,7 +114,11 @@ pub(super) fn preprocess_text(preprocess: &Preprocess) -> String {
         let numbers: Vec<String> = numbers.iter().map(f32::to_string).collect();
         numbers.join(",")
     };
-    format!("{height}x{width} {order}, scale {scale}, mean {}, std {}", list(mean), list(std))
+    format!(
+        "{height}x{width} {order}, scale {scale}, mean {}, std {}",
+        list(mean),
+        list(std)
+    )
 }
 
 /// Convolutions and dense layers; two factors count as the layer they stand for.
@@ -108,7 +129,11 @@ fn layers(
 ) -> Result<Vec<LayerInfo>, PipelineError> {
     let records = examine(graph, &DecomposeConfig::default())?.layers;
     let factored = factored_layers(graph);
-    let context = Context { graph, inferred, cost };
+    let context = Context {
+        graph,
+        inferred,
+        cost,
+    };
     let mut layers = Vec::new();
     for record in &records {
         if let Some(layer) = factored.iter().find(|layer| layer.basis == record.name) {
@@ -138,24 +163,42 @@ impl Context<'_> {
             op: record.op.to_owned(),
             weight: stored(1).map_or_else(Vec::new, |tensor| tensor.shape().to_vec()),
             output: node.and_then(|node| self.output(node)),
-            params: (1..3).filter_map(stored).map(|tensor| tensor.len() as u64).sum(),
+            params: (1..3)
+                .filter_map(stored)
+                .map(|tensor| tensor.len() as u64)
+                .sum(),
             macs: self.macs(&[&record.name]),
             rank: record.full_rank,
             full_rank: record.full_rank,
             break_even_rank: record.break_even_rank,
             prunable: record.kept.is_none(),
-            why: record.kept.as_ref().map_or_else(String::new, Kept::to_string),
+            why: record
+                .kept
+                .as_ref()
+                .map_or_else(String::new, Kept::to_string),
         }
     }
 
     fn factored(&self, record: &LayerRecord, layer: &FactoredLayer) -> LayerInfo {
-        let length = |name: &String| self.graph.initializers.get(name).map_or(0, |tensor| tensor.len() as u64);
-        let stored = [&layer.basis_weight, &layer.factors, &layer.projection_weight];
+        let length = |name: &String| {
+            self.graph
+                .initializers
+                .get(name)
+                .map_or(0, |tensor| tensor.len() as u64)
+        };
+        let stored = [
+            &layer.basis_weight,
+            &layer.factors,
+            &layer.projection_weight,
+        ];
         LayerInfo {
             name: layer.name.clone(),
             op: record.op.to_owned(),
             weight: vec![layer.shape.n, layer.shape.co / layer.shape.groups.max(1)],
-            output: self.graph.node(&layer.projection).and_then(|node| self.output(node)),
+            output: self
+                .graph
+                .node(&layer.projection)
+                .and_then(|node| self.output(node)),
             params: stored.into_iter().chain(&layer.bias).map(length).sum(),
             macs: self.macs(&[&layer.basis, &layer.projection]),
             rank: layer.rank,
@@ -167,13 +210,24 @@ impl Context<'_> {
     }
 
     fn output(&self, node: &Node) -> Option<Vec<usize>> {
-        Some(self.inferred?.shape(node.outputs.first()?)?.get(1..)?.to_vec())
+        Some(
+            self.inferred?
+                .shape(node.outputs.first()?)?
+                .get(1..)?
+                .to_vec(),
+        )
     }
 
     fn macs(&self, nodes: &[&str]) -> Option<u64> {
         self.inferred?;
         let layers = &self.cost.layers;
-        Some(layers.iter().filter(|layer| nodes.contains(&layer.node.as_str())).map(|layer| layer.macs).sum())
+        Some(
+            layers
+                .iter()
+                .filter(|layer| nodes.contains(&layer.node.as_str()))
+                .map(|layer| layer.macs)
+                .sum(),
+        )
     }
 }
 
@@ -193,6 +247,9 @@ fn value(decl: &ValueDecl) -> ValueInfo {
     ValueInfo {
         name: decl.name.clone(),
         element_type: element_type.to_owned(),
-        dims: decl.dims.as_ref().map(|dims| dims.iter().map(dim).collect()),
+        dims: decl
+            .dims
+            .as_ref()
+            .map(|dims| dims.iter().map(dim).collect()),
     }
 }

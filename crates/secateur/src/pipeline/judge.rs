@@ -85,17 +85,25 @@ pub fn verify_files(
     };
     let (shape, description) = match (&prepared, images) {
         (Some(prepared), _) => (batch_shape(prepared, settings), "test split".to_owned()),
-        (None, Images::Random(n)) => {
-            (random_shape(&graph, n, settings)?, format!("uniform noise, seed {}", settings.seed))
-        }
+        (None, Images::Random(n)) => (
+            random_shape(&graph, n, settings)?,
+            format!("uniform noise, seed {}", settings.seed),
+        ),
         (None, Images::Test) => return Err(PipelineError::NoTestImages),
     };
-    let (mut network_a, mut network_b) = (runtime.load(&bytes_a, shape)?, runtime.load(&bytes_b, shape)?);
+    let (mut network_a, mut network_b) = (
+        runtime.load(&bytes_a, shape)?,
+        runtime.load(&bytes_b, shape)?,
+    );
     let mut run_a = |images: &_| network_a.run(images);
     let mut run_b = |images: &_| network_b.run(images);
     let summary = match &prepared {
         Some(prepared) => {
-            let n_batches = settings.verify.images.div_ceil(settings.data.batch_size.max(1)).max(1);
+            let n_batches = settings
+                .verify
+                .images
+                .div_ceil(settings.data.batch_size.max(1))
+                .max(1);
             let n = (n_batches * settings.data.batch_size).min(prepared.dataset.len(Split::Test));
             progress.begin("compare", n as u64);
             let batches = counted(prepared, Split::Test, settings, progress).take(n_batches);
@@ -136,7 +144,13 @@ fn counted<'p>(
 ) -> impl Iterator<Item = Result<Batch, DataError>> + 'p {
     prepared
         .dataset
-        .batches(split, &prepared.preprocess, Order::Stored, Augment::None, settings.data.batch_size)
+        .batches(
+            split,
+            &prepared.preprocess,
+            Order::Stored,
+            Augment::None,
+            settings.data.batch_size,
+        )
         .inspect(|batch| {
             if let Ok(batch) = batch {
                 progress.advance(batch.labels.len() as u64);
@@ -146,7 +160,12 @@ fn counted<'p>(
 
 fn batch_shape(prepared: &Prepared, settings: &Settings) -> [usize; 4] {
     let preprocess = &prepared.preprocess;
-    [settings.data.batch_size, preprocess.channels.channels(), preprocess.height, preprocess.width]
+    [
+        settings.data.batch_size,
+        preprocess.channels.channels(),
+        preprocess.height,
+        preprocess.width,
+    ]
 }
 
 fn random_shape(graph: &Graph, n: usize, settings: &Settings) -> Result<[usize; 4], PipelineError> {
@@ -160,15 +179,22 @@ fn random_shape(graph: &Graph, n: usize, settings: &Settings) -> Result<[usize; 
 fn noise(shape: [usize; 4], seed: u64) -> Result<Batch, PipelineError> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let length = shape.iter().product();
-    let values: Vec<f32> = (0..length).map(|_| random.random_range(-1.0..=1.0)).collect();
+    let values: Vec<f32> = (0..length)
+        .map(|_| random.random_range(-1.0..=1.0))
+        .collect();
     let images = ArcArray::from_shape_vec(IxDyn(&shape), values)
         .map_err(|error| VerifyError::network(error))?;
-    Ok(Batch { images, labels: vec![0; shape[0]] })
+    Ok(Batch {
+        images,
+        labels: vec![0; shape[0]],
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PipelineError> {
-    Ok(std::fs::read(path).map_err(|source| onnx::OnnxError::File {
-        path: path.to_owned(),
-        problem: Box::new(onnx::OnnxError::Io(source)),
-    })?)
+    Ok(
+        std::fs::read(path).map_err(|source| onnx::OnnxError::File {
+            path: path.to_owned(),
+            problem: Box::new(onnx::OnnxError::Io(source)),
+        })?,
+    )
 }

@@ -21,7 +21,13 @@ impl CompressReport {
         let points: Vec<(f64, f64, &Round)> = self
             .rounds
             .iter()
-            .map(|round| (round.size.params as f64 / 1e6, 100.0 * round.val_top1, round))
+            .map(|round| {
+                (
+                    round.size.params as f64 / 1e6,
+                    100.0 * round.val_top1,
+                    round,
+                )
+            })
             .filter(|(x, y, _)| x.is_finite() && y.is_finite())
             .collect();
         if points.len() < 2 {
@@ -35,8 +41,11 @@ impl CompressReport {
 
 fn draw(svg: &mut String, points: &[(f64, f64, &Round)]) -> Result<(), Box<dyn std::error::Error>> {
     let largest = points.iter().map(|point| point.0).fold(0.0, f64::max);
-    let (low, high) =
-        points.iter().fold((f64::MAX, f64::MIN), |(low, high), point| (low.min(point.1), high.max(point.1)));
+    let (low, high) = points
+        .iter()
+        .fold((f64::MAX, f64::MIN), |(low, high), point| {
+            (low.min(point.1), high.max(point.1))
+        });
     let margin = ((high - low) * 0.1).max(0.5);
     let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
     area.fill(&TRANSPARENT)?;
@@ -44,7 +53,10 @@ fn draw(svg: &mut String, points: &[(f64, f64, &Round)]) -> Result<(), Box<dyn s
         .margin(12)
         .x_label_area_size(44)
         .y_label_area_size(60)
-        .build_cartesian_2d(0.0..(largest * 1.05).max(1e-9), (low - margin)..(high + margin))?;
+        .build_cartesian_2d(
+            0.0..(largest * 1.05).max(1e-9),
+            (low - margin)..(high + margin),
+        )?;
     chart
         .configure_mesh()
         .bold_line_style(GRID)
@@ -54,10 +66,17 @@ fn draw(svg: &mut String, points: &[(f64, f64, &Round)]) -> Result<(), Box<dyn s
         .y_desc("validation top-1, %")
         .y_label_formatter(&|y| format!("{y:.1}"))
         .draw()?;
-    let kept = points.iter().filter(|point| point.2.accepted).map(|point| (point.0, point.1));
+    let kept = points
+        .iter()
+        .filter(|point| point.2.accepted)
+        .map(|point| (point.0, point.1));
     chart.draw_series(LineSeries::new(kept, KEPT.stroke_width(2)))?;
     chart.draw_series(points.iter().map(|(x, y, round)| {
-        let style = if round.accepted { KEPT.filled() } else { TAKEN_BACK.stroke_width(2) };
+        let style = if round.accepted {
+            KEPT.filled()
+        } else {
+            TAKEN_BACK.stroke_width(2)
+        };
         Circle::new((*x, *y), 4, style)
     }))?;
     area.present()?;

@@ -33,7 +33,12 @@ impl CompressReport {
         };
         let _ = writeln!(page, "<p class=\"verdict\">{}</p>", escape(&verdict));
         for (position, table) in self.tables().iter().enumerate() {
-            let _ = writeln!(page, "<h2>{}</h2>\n{}", escape(&table.title), table.to_html());
+            let _ = writeln!(
+                page,
+                "<h2>{}</h2>\n{}",
+                escape(&table.title),
+                table.to_html()
+            );
             if position == 0 {
                 page.push_str("<ul>\n");
                 for remark in self.remarks() {
@@ -63,11 +68,21 @@ impl Table {
     #[must_use]
     pub fn to_html(&self) -> String {
         let mut text = String::from("<div class=\"wide\"><table>\n<thead>");
-        row(&mut text, "th", self.columns.iter().map(|(heading, align)| (heading.as_str(), *align)));
+        row(
+            &mut text,
+            "th",
+            self.columns
+                .iter()
+                .map(|(heading, align)| (heading.as_str(), *align)),
+        );
         text.push_str("</thead>\n<tbody>\n");
         for cells in &self.rows {
             let aligns = self.columns.iter().map(|(_, align)| *align);
-            row(&mut text, "td", cells.iter().map(String::as_str).zip(aligns));
+            row(
+                &mut text,
+                "td",
+                cells.iter().map(String::as_str).zip(aligns),
+            );
         }
         text.push_str("</tbody>\n</table></div>");
         text

@@ -96,34 +96,72 @@ impl InspectReport {
         for output in &self.outputs {
             push("output", output.to_string());
         }
-        push("image", match &self.image {
-            Some(image) => dims(image),
-            None => "size not fixed".to_owned(),
-        });
-        push("parameters", format!("{} ({})", count(self.params), grouped(self.params)));
+        push(
+            "image",
+            match &self.image {
+                Some(image) => dims(image),
+                None => "size not fixed".to_owned(),
+            },
+        );
+        push(
+            "parameters",
+            format!("{} ({})", count(self.params), grouped(self.params)),
+        );
         push("MACs", self.macs.map_or_else(|| "-".to_owned(), count));
         let prunable = self.layers.iter().filter(|layer| layer.prunable);
-        let (layers, params) = prunable.fold((0, 0), |(n, params), layer| (n + 1, params + layer.params));
-        push("prunable", format!("{layers} of {} layers, {} parameters", self.layers.len(), count(params)));
-        let operators: Vec<String> = self.operators.iter().map(|(op, n)| format!("{op} {n}")).collect();
+        let (layers, params) =
+            prunable.fold((0, 0), |(n, params), layer| (n + 1, params + layer.params));
+        push(
+            "prunable",
+            format!(
+                "{layers} of {} layers, {} parameters",
+                self.layers.len(),
+                count(params)
+            ),
+        );
+        let operators: Vec<String> = self
+            .operators
+            .iter()
+            .map(|(op, n)| format!("{op} {n}"))
+            .collect();
         push("operators", operators.join(", "));
-        push("preprocessing", self.preprocess.clone().unwrap_or_else(|| "not stored".to_owned()));
-        push("classes", match &self.classes {
-            None => "not stored".to_owned(),
-            Some(classes) if classes.len() <= SHOWN_CLASSES => {
-                format!("{}: {}", classes.len(), classes.join(", "))
-            }
-            Some(classes) => {
-                format!("{}: {}, ...", classes.len(), classes[..SHOWN_CLASSES].join(", "))
-            }
-        });
+        push(
+            "preprocessing",
+            self.preprocess
+                .clone()
+                .unwrap_or_else(|| "not stored".to_owned()),
+        );
+        push(
+            "classes",
+            match &self.classes {
+                None => "not stored".to_owned(),
+                Some(classes) if classes.len() <= SHOWN_CLASSES => {
+                    format!("{}: {}", classes.len(), classes.join(", "))
+                }
+                Some(classes) => {
+                    format!(
+                        "{}: {}, ...",
+                        classes.len(),
+                        classes[..SHOWN_CLASSES].join(", ")
+                    )
+                }
+            },
+        );
         table
     }
 }
 
 pub(super) fn layer_table(layers: &[LayerInfo]) -> Table {
     let columns = [
-        "layer", "operator", "weight", "output", "#params", "#MACs", "#rank", "#break-even", "prunable",
+        "layer",
+        "operator",
+        "weight",
+        "output",
+        "#params",
+        "#MACs",
+        "#rank",
+        "#break-even",
+        "prunable",
     ];
     let mut table = Table::new("Layers", &columns);
     for layer in layers {
@@ -158,7 +196,13 @@ const SHOWN_CLASSES: usize = 10;
 impl std::fmt::Display for ValueInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.dims {
-            Some(dims) => write!(f, "{} {} [{}]", self.name, self.element_type, dims.join(", ")),
+            Some(dims) => write!(
+                f,
+                "{} {} [{}]",
+                self.name,
+                self.element_type,
+                dims.join(", ")
+            ),
             None => write!(f, "{} {} of any shape", self.name, self.element_type),
         }
     }

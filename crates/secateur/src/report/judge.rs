@@ -89,12 +89,18 @@ impl VerifyReport {
         push("largest difference of an output", small(self.max_abs_diff));
         push("the same, of the largest output", small(self.relative));
         push("same top-1 class", percent(self.top1_agreement));
-        push("images", format!("{} ({})", grouped(self.n as u64), self.images));
+        push(
+            "images",
+            format!("{} ({})", grouped(self.n as u64), self.images),
+        );
         if self.non_finite > 0 {
             push("not finite", grouped(self.non_finite as u64));
         }
         push("runtime", self.runtime.clone());
-        push("within tolerance", if self.within_tolerance { "yes" } else { "no" }.to_owned());
+        push(
+            "within tolerance",
+            if self.within_tolerance { "yes" } else { "no" }.to_owned(),
+        );
         table
     }
 }

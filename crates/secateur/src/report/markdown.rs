@@ -1,7 +1,7 @@
 //! A report as Markdown.
 
-use super::table::{Align, Table};
 use super::CompressReport;
+use super::table::{Align, Table};
 use std::fmt::Write;
 
 impl CompressReport {
@@ -15,7 +15,12 @@ impl CompressReport {
         };
         let _ = writeln!(page, "{}\n", escape(&verdict));
         for (position, table) in self.tables().iter().enumerate() {
-            let _ = writeln!(page, "## {}\n\n{}", escape(&table.title), table.to_markdown());
+            let _ = writeln!(
+                page,
+                "## {}\n\n{}",
+                escape(&table.title),
+                table.to_markdown()
+            );
             if position == 0 {
                 for remark in self.remarks() {
                     let _ = writeln!(page, "- {}", escape(&remark));
@@ -23,7 +28,11 @@ impl CompressReport {
                 page.push('\n');
             }
         }
-        let _ = writeln!(page, "Trained by `{}`. All settings are in `config.toml`.", escape(&self.engine));
+        let _ = writeln!(
+            page,
+            "Trained by `{}`. All settings are in `config.toml`.",
+            escape(&self.engine)
+        );
         page
     }
 }
@@ -33,7 +42,10 @@ impl Table {
     #[must_use]
     pub fn to_markdown(&self) -> String {
         let mut text = String::new();
-        row(&mut text, self.columns.iter().map(|(heading, _)| escape(heading)));
+        row(
+            &mut text,
+            self.columns.iter().map(|(heading, _)| escape(heading)),
+        );
         row(
             &mut text,
             self.columns.iter().map(|(_, align)| match align {

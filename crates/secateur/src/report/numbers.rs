@@ -79,14 +79,22 @@ pub fn seconds(s: f64) -> String {
 /// A small quantity, such as a largest difference: `3.1e-6`, `0`.
 #[must_use]
 pub fn small(x: f64) -> String {
-    if x == 0.0 { "0".to_owned() } else { format!("{x:.1e}") }
+    if x == 0.0 {
+        "0".to_owned()
+    } else {
+        format!("{x:.1e}")
+    }
 }
 
 /// `+`, `-` or nothing before zero, so that no `-0.0` appears.
 fn signed(x: f64, decimals: usize) -> String {
     let text = format!("{x:+.decimals$}");
     let is_zero = text.chars().all(|c| !c.is_ascii_digit() || c == '0');
-    if is_zero { format!("{:.decimals$}", 0.0) } else { text }
+    if is_zero {
+        format!("{:.decimals$}", 0.0)
+    } else {
+        text
+    }
 }
 
 /// Three significant digits, or all digits before the point; two decimals at most.
@@ -119,7 +127,12 @@ mod tests {
         ] {
             assert_eq!(count(n), want);
         }
-        for (n, want) in [(999, "999 B"), (45_600, "45.6 kB"), (1_091_000, "1.09 MB"), (2_000, "2.00 kB")] {
+        for (n, want) in [
+            (999, "999 B"),
+            (45_600, "45.6 kB"),
+            (1_091_000, "1.09 MB"),
+            (2_000, "2.00 kB"),
+        ] {
             assert_eq!(bytes(n), want);
         }
     }

@@ -60,7 +60,10 @@ impl PlanReport {
     /// The targets, and whether they can be reached.
     #[must_use]
     pub fn target_table(&self) -> Table {
-        let mut table = Table::new("Targets", &["target", "#at most", "#least possible", "possible"]);
+        let mut table = Table::new(
+            "Targets",
+            &["target", "#at most", "#least possible", "possible"],
+        );
         for target in &self.targets {
             let is_size = target.target.starts_with("size");
             let amount = |x: u64| if is_size { bytes(x) } else { count(x) };

@@ -4,7 +4,6 @@ use super::inspect::LayerInfo;
 use super::numbers::{bytes, change, count, grouped, percent};
 use super::table::Table;
 use super::{InspectReport, MACS_NOTE};
-use crate::transfer::HeadFate;
 use serde::{Deserialize, Serialize};
 
 /// Size of a file's network.
@@ -23,8 +22,8 @@ pub struct FileSize {
 pub struct TransferFacts {
     /// The head's node.
     pub head: String,
-    /// What became of the head.
-    pub fate: HeadFate,
+    /// What became of the head: `kept`, `replaced` or `attached`.
+    pub fate: String,
     /// The number of batch norms inserted.
     pub inserted_batch_norms: usize,
     /// Training steps after which the network was best on the validation split.
@@ -60,7 +59,11 @@ impl FileSize {
     /// The size that an inspection found.
     #[must_use]
     pub fn of(report: &InspectReport) -> Self {
-        Self { params: report.params, macs: report.macs, bytes: report.bytes }
+        Self {
+            params: report.params,
+            macs: report.macs,
+            bytes: report.bytes,
+        }
     }
 }
 
@@ -77,7 +80,12 @@ impl StageReport {
             change(before.params, after.params),
         ]);
         if let (Some(before), Some(after)) = (before.macs, after.macs) {
-            table.push(["MACs".to_owned(), count(before), count(after), change(before, after)]);
+            table.push([
+                "MACs".to_owned(),
+                count(before),
+                count(after),
+                change(before, after),
+            ]);
         }
         table.push([
             "file size".to_owned(),
@@ -99,25 +107,29 @@ impl StageReport {
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();
         if let Some(transfer) = &self.transfer {
-            let fate = match transfer.fate {
-                HeadFate::Kept => "kept",
-                HeadFate::Replaced => "replaced",
-                HeadFate::Attached => "attached",
-            };
             remarks.push(format!(
-                "head `{}` {fate}; validation top-1 {} (n = {}), best after {} steps",
+                "head `{}` {}; validation top-1 {} (n = {}), best after {} steps",
                 transfer.head,
+                transfer.fate,
                 percent(transfer.val_top1),
                 grouped(transfer.n_val as u64),
                 transfer.best_step
             ));
             if transfer.inserted_batch_norms > 0 {
-                remarks.push(format!("{} batch norms inserted", transfer.inserted_batch_norms));
+                remarks.push(format!(
+                    "{} batch norms inserted",
+                    transfer.inserted_batch_norms
+                ));
             }
         }
         if let Some(folded) = &self.folded {
-            let macs = folded.macs.map_or_else(String::new, |macs| format!(", {} MACs", count(macs)));
-            remarks.push(format!("`secateur fold` makes {} parameters{macs} of it", count(folded.params)));
+            let macs = folded
+                .macs
+                .map_or_else(String::new, |macs| format!(", {} MACs", count(macs)));
+            remarks.push(format!(
+                "`secateur fold` makes {} parameters{macs} of it",
+                count(folded.params)
+            ));
         }
         if self.before.macs.is_some() {
             remarks.push(MACS_NOTE.to_owned());

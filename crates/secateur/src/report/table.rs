@@ -29,7 +29,11 @@ impl Table {
             Some(heading) => (heading.to_owned(), Align::Right),
             None => ((*heading).to_owned(), Align::Left),
         };
-        Self { title: title.to_owned(), columns: columns.iter().map(column).collect(), rows: Vec::new() }
+        Self {
+            title: title.to_owned(),
+            columns: columns.iter().map(column).collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row; cells that are missing are empty, cells too many are left out.

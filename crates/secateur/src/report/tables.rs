@@ -14,12 +14,22 @@ impl CompressReport {
         let (before, after) = (&self.before, &self.after);
         let mut table = Table::new("Before => after", &["", "#before", "#after", "#change"]);
         let sizes = [
-            ("parameters", before.params, after.params, count as fn(u64) -> String),
+            (
+                "parameters",
+                before.params,
+                after.params,
+                count as fn(u64) -> String,
+            ),
             ("MACs", before.macs, after.macs, count),
             ("file size", before.bytes, after.bytes, bytes),
         ];
         for (name, before, after, show) in sizes {
-            table.push([name.to_owned(), show(before), show(after), change(before, after)]);
+            table.push([
+                name.to_owned(),
+                show(before),
+                show(after),
+                change(before, after),
+            ]);
         }
         table.push([
             format!("test top-1 (n = {})", grouped(self.n_test as u64)),
@@ -49,7 +59,16 @@ impl CompressReport {
     /// What became of each layer.
     #[must_use]
     pub fn layer_table(&self) -> Table {
-        let columns = ["layer", "exported as", "#rank", "#of", "#weights before", "#after", "#change", "why"];
+        let columns = [
+            "layer",
+            "exported as",
+            "#rank",
+            "#of",
+            "#weights before",
+            "#after",
+            "#change",
+            "why",
+        ];
         let mut table = Table::new("Layers", &columns);
         for layer in &self.layers {
             let kind = match layer.kind {
@@ -74,8 +93,15 @@ impl CompressReport {
     /// The cuts, in order.
     #[must_use]
     pub fn round_table(&self) -> Table {
-        let columns =
-            ["#round", "#step", "#parameters", "#MACs", "#val top-1 after the cut", "#after training", "outcome"];
+        let columns = [
+            "#round",
+            "#step",
+            "#parameters",
+            "#MACs",
+            "#val top-1 after the cut",
+            "#after training",
+            "outcome",
+        ];
         let mut table = Table::new("Rounds", &columns);
         for round in &self.rounds {
             let outcome = match (round.round, round.accepted, round.recovered) {
@@ -86,7 +112,11 @@ impl CompressReport {
             };
             table.push([
                 round.round.to_string(),
-                if round.round == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * round.step) },
+                if round.round == 0 {
+                    "-".to_owned()
+                } else {
+                    format!("{:.1} %", 100.0 * round.step)
+                },
                 share(round.size.params, self.before.params),
                 share(round.size.macs, self.before.macs),
                 percent(round.val_top1_cut),

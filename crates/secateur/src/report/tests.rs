@@ -4,7 +4,10 @@ fn report() -> CompressReport {
     let round = |round: usize, params: u64, val_top1: f64, accepted: bool| Round {
         round,
         step: 0.15,
-        size: Size { params, macs: 150 * params },
+        size: Size {
+            params,
+            macs: 150 * params,
+        },
         val_top1_cut: val_top1 - 0.01,
         val_top1,
         recovered: false,
@@ -21,15 +24,34 @@ fn report() -> CompressReport {
     };
     CompressReport {
         goal_met: true,
-        before: Measure { params: 269_722, macs: 40_813_184, bytes: 1_091_000, top1: 0.9173 },
-        after: Measure { params: 134_861, macs: 20_406_592, bytes: 561_000, top1: 0.9090 },
+        before: Measure {
+            params: 269_722,
+            macs: 40_813_184,
+            bytes: 1_091_000,
+            top1: 0.9173,
+        },
+        after: Measure {
+            params: 134_861,
+            macs: 20_406_592,
+            bytes: 561_000,
+            top1: 0.9090,
+        },
         n_test: 10_000,
         acc_drop_pp: 0.83,
         standard_error_pp: 0.29,
-        targets: vec![TargetResult { name: "acc-drop".to_owned(), want: 1.0, got: 0.83, met: true }],
+        targets: vec![TargetResult {
+            name: "acc-drop".to_owned(),
+            want: 1.0,
+            got: 0.83,
+            met: true,
+        }],
         layers: vec![
             layer("conv1", LayerKind::Factored, ""),
-            layer("a|b<script>alert(1)</script>", LayerKind::Excluded, "depthwise: its rank is 1"),
+            layer(
+                "a|b<script>alert(1)</script>",
+                LayerKind::Excluded,
+                "depthwise: its rank is 1",
+            ),
         ],
         val_top1_before: 0.921,
         n_val: 1000,
@@ -38,7 +60,12 @@ fn report() -> CompressReport {
             round(1, 200_000, 0.918, true),
             round(2, 100_000, 0.89, false),
         ],
-        verify: VerifyResult { max_abs_diff: 3.1e-6, top1_agreement: 1.0, runtime: "tract".to_owned(), n: 500 },
+        verify: VerifyResult {
+            max_abs_diff: 3.1e-6,
+            top1_agreement: 1.0,
+            runtime: "tract".to_owned(),
+            n: 500,
+        },
         seconds: BTreeMap::from([("transfer".to_owned(), 12.5), ("prune".to_owned(), 100.0)]),
         engine: "burn".to_owned(),
         model: "small.onnx".to_owned(),
@@ -71,15 +98,24 @@ fn text_from_the_file_has_no_effect_in_html_and_markdown() {
     let mut report = report();
     report.model = "<img src=x onerror=alert(1)>\n# not a heading".to_owned();
     let html = report.to_html().unwrap();
-    assert!(!html.contains("<script") && !html.contains("<img"), "{html}");
+    assert!(
+        !html.contains("<script") && !html.contains("<img"),
+        "{html}"
+    );
     assert!(html.contains("&lt;script&gt;alert(1)"));
     let markdown = report.to_markdown();
     assert!(!markdown.contains("<script") && !markdown.contains("<img"));
     assert!(!markdown.contains("\n# not a heading"));
-    let row = markdown.lines().find(|line| line.contains("script")).unwrap();
+    let row = markdown
+        .lines()
+        .find(|line| line.contains("script"))
+        .unwrap();
     assert!(row.contains(r"a\|b"), "{row}");
     let unescaped = row.replace(r"\|", "");
-    assert_eq!(unescaped.matches('|').count(), report.layer_table().columns.len() + 1);
+    assert_eq!(
+        unescaped.matches('|').count(),
+        report.layer_table().columns.len() + 1
+    );
 }
 
 #[test]
@@ -104,27 +140,61 @@ fn the_chart_shows_every_round_and_needs_two() {
 fn a_missed_target_is_named_with_both_numbers() {
     let mut report = report();
     assert_eq!(report.missed(), None);
-    report.targets.push(TargetResult { name: "size".to_owned(), want: 2e5, got: 5.61e5, met: false });
-    assert_eq!(report.missed().unwrap(), "`size` is 0.561 MB, wanted at most 0.200 MB");
+    report.targets.push(TargetResult {
+        name: "size".to_owned(),
+        want: 2e5,
+        got: 5.61e5,
+        met: false,
+    });
+    assert_eq!(
+        report.missed().unwrap(),
+        "`size` is 0.561 MB, wanted at most 0.200 MB"
+    );
     assert!(report.to_markdown().contains("Not all targets are met."));
 }
 
 #[test]
 fn the_object_has_the_names_that_scripts_rely_on() {
     let object = serde_json::to_value(report()).unwrap();
-    for name in
-        ["goal_met", "before", "after", "n_test", "acc_drop_pp", "targets", "layers", "verify", "seconds", "model"]
-    {
+    for name in [
+        "goal_met",
+        "before",
+        "after",
+        "n_test",
+        "acc_drop_pp",
+        "targets",
+        "layers",
+        "verify",
+        "seconds",
+        "model",
+    ] {
         assert!(object.get(name).is_some(), "{name}");
     }
     for (part, names) in [
         ("/after", &["params", "macs", "bytes", "top1"][..]),
         ("/targets/0", &["name", "want", "got", "met"][..]),
-        ("/layers/0", &["name", "kind", "rank", "full_rank", "params_before", "params_after", "why"][..]),
-        ("/verify", &["max_abs_diff", "top1_agreement", "runtime"][..]),
+        (
+            "/layers/0",
+            &[
+                "name",
+                "kind",
+                "rank",
+                "full_rank",
+                "params_before",
+                "params_after",
+                "why",
+            ][..],
+        ),
+        (
+            "/verify",
+            &["max_abs_diff", "top1_agreement", "runtime"][..],
+        ),
     ] {
         for name in names {
-            assert!(object.pointer(part).unwrap().get(name).is_some(), "{part}/{name}");
+            assert!(
+                object.pointer(part).unwrap().get(name).is_some(),
+                "{part}/{name}"
+            );
         }
     }
     assert_eq!(object.pointer("/layers/0/kind").unwrap(), "factored");

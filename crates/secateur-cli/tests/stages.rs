@@ -1,0 +1,314 @@
+//! The commands on a small network and the embedded digits, one after another.
+
+mod command;
+
+use command::Place;
+use serde_json::Value;
+
+const DIGITS: [&str; 6] = [
+    "--data-kind",
+    "digits",
+    "--preprocess",
+    "unit",
+    "--limit",
+    "200",
+];
+
+fn object(place: &Place, arguments: &[&str]) -> Value {
+    let mut arguments = arguments.to_vec();
+    arguments.extend(["--format", "json"]);
+    serde_json::from_str(&place.succeed(&arguments).stdout).unwrap()
+}
+
+#[test]
+fn the_single_stages_make_a_smaller_network() {
+    let place = Place::new();
+    let model = place.fixture("small.onnx");
+    let decomposed = object(
+        &place,
+        &[
+            "decompose",
+            &model,
+            "-o",
+            "factored.onnx",
+            "--exclude",
+            "^fc$",
+        ],
+    );
+    let factored = |name: &str| {
+        let layers = decomposed["layers"].as_array().unwrap();
+        layers.iter().find(|layer| layer["name"] == name).unwrap()["why"] == "factored"
+    };
+    assert!(factored("conv2") && factored("grouped") && !factored("fc") && !factored("depthwise"));
+    let equal = object(&place, &["verify", &model, "factored.onnx"]);
+    assert_eq!(equal["within_tolerance"], true);
+    assert_eq!(equal["n"], 16);
+
+    let mut prune = vec![
+        "prune",
+        "factored.onnx",
+        "-o",
+        "pruned.onnx",
+        "--target",
+        "params=60%",
+    ];
+    prune.extend(DIGITS);
+    prune.extend(["--window-steps", "4", "--save-plan", "plan.json"]);
+    let pruned = object(&place, &prune);
+    assert_eq!(pruned["goal_met"], true);
+
+    object(
+        &place,
+        &[
+            "prune",
+            "factored.onnx",
+            "--plan",
+            "plan.json",
+            "-o",
+            "replayed.onnx",
+        ],
+    );
+    let ranks = |file: &str| {
+        let report = object(&place, &["inspect", file]);
+        let layers = report["layers"].as_array().unwrap().clone();
+        layers
+            .iter()
+            .map(|layer| layer["rank"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ranks("pruned.onnx"), ranks("replayed.onnx"));
+    assert_ne!(ranks("pruned.onnx"), ranks("factored.onnx"));
+
+    let folded = object(
+        &place,
+        &["fold", "pruned.onnx", "-o", "folded.onnx", "--batch-norm"],
+    );
+    assert_eq!(folded["after"], pruned["folded"]);
+    let equal = object(&place, &["verify", "pruned.onnx", "folded.onnx"]);
+    assert_eq!(equal["within_tolerance"], true);
+
+    let differs = place.run(&["verify", &model, "folded.onnx"]);
+    assert_eq!(differs.status, 1, "{}", differs.stdout);
+    assert!(
+        differs.stderr.contains("beyond the tolerance"),
+        "{}",
+        differs.stderr
+    );
+}
+
+#[test]
+fn transfer_gives_a_network_that_needs_no_preprocessing_named() {
+    let place = Place::new();
+    let model = place.fixture("small.onnx");
+    let mut transfer = vec![
+        "transfer",
+        &model,
+        "-o",
+        "digits.onnx",
+        "--head",
+        "new",
+        "--epochs",
+        "1",
+    ];
+    transfer.extend(DIGITS);
+    let report = object(&place, &transfer);
+    assert_eq!(report["transfer"]["fate"], "replaced");
+    let found = object(
+        &place,
+        &[
+            "evaluate",
+            "digits.onnx",
+            "--data-kind",
+            "digits",
+            "--limit",
+            "200",
+        ],
+    );
+    // A ridge head on random features tells digits apart far better than the tenth of chance.
+    assert!(found["top1"].as_f64().unwrap() > 0.4, "{found}");
+    let n = found["n"].as_u64().unwrap();
+    let (correct, top1) = (
+        found["correct"].as_u64().unwrap(),
+        found["top1"].as_f64().unwrap(),
+    );
+    assert_eq!(top1, correct as f64 / n as f64);
+    let error = (top1 * (1.0 - top1) / n as f64).sqrt();
+    assert!((found["standard_error"].as_f64().unwrap() - error).abs() < 1e-12);
+}
+
+fn compress() -> Vec<&'static str> {
+    let mut arguments = vec![
+        "compress",
+        "model.onnx",
+        "-o",
+        "out.onnx",
+        "--run",
+        "run",
+        "--head",
+        "new",
+    ];
+    arguments.extend(DIGITS);
+    arguments.extend([
+        "--epochs",
+        "1",
+        "--window-steps",
+        "3",
+        "--recovery-epochs",
+        "0",
+    ]);
+    arguments.extend([
+        "--finetune-epochs",
+        "1",
+        "--halvings",
+        "0",
+        "--target",
+        "params=60%",
+    ]);
+    arguments
+}
+
+fn with_model() -> Place {
+    let place = Place::new();
+    std::fs::copy(
+        command::fixture("small.onnx"),
+        place.path().join("model.onnx"),
+    )
+    .unwrap();
+    place
+}
+
+#[test]
+fn compress_prints_the_object_and_fills_the_folder_of_the_run() {
+    let place = with_model();
+    let report = object(&place, &compress());
+    for name in [
+        "/goal_met",
+        "/before/params",
+        "/before/macs",
+        "/before/bytes",
+        "/before/top1",
+        "/after/top1",
+        "/n_test",
+        "/acc_drop_pp",
+        "/targets/0/want",
+        "/layers/0/full_rank",
+        "/verify/max_abs_diff",
+        "/verify/top1_agreement",
+        "/verify/runtime",
+        "/seconds/transfer",
+        "/seconds/statistics",
+        "/seconds/train",
+        "/seconds/prune",
+        "/seconds/verify",
+        "/model",
+    ] {
+        assert!(
+            report.pointer(name).is_some_and(|value| !value.is_null()),
+            "{name} in {report}"
+        );
+    }
+    assert_eq!(report["goal_met"], true);
+    let share =
+        report["after"]["params"].as_f64().unwrap() / report["before"]["params"].as_f64().unwrap();
+    assert!(share <= 0.6, "{share}");
+    let output = std::fs::read(place.path().join("out.onnx")).unwrap();
+    assert_eq!(report["after"]["bytes"], output.len());
+    for name in [
+        "config.toml",
+        "history.jsonl",
+        "plan.json",
+        "report.json",
+        "report.md",
+        "report.html",
+        "model.onnx",
+    ] {
+        assert!(place.path().join("run").join(name).is_file(), "{name}");
+    }
+    let leftover: Vec<String> = place
+        .files()
+        .into_iter()
+        .filter(|file| file.contains(".tmp"))
+        .collect();
+    assert!(leftover.is_empty(), "{leftover:?}");
+
+    // The settings that the run wrote can be given again, and lead to the same bytes.
+    place.succeed(&[
+        "compress",
+        "model.onnx",
+        "-o",
+        "again.onnx",
+        "--config",
+        "run/config.toml",
+        "--quiet",
+    ]);
+    assert!(
+        std::fs::read(place.path().join("again.onnx")).unwrap() == output,
+        "the bytes differ"
+    );
+}
+
+#[test]
+fn a_finished_run_that_is_resumed_writes_the_same_bytes() {
+    let place = with_model();
+    place.succeed(&compress());
+    let output = place.path().join("out.onnx");
+    let first = std::fs::read(&output).unwrap();
+    std::fs::remove_file(&output).unwrap();
+    let mut resumed = compress();
+    resumed.push("--resume");
+    place.succeed(&resumed);
+    assert!(std::fs::read(&output).unwrap() == first, "the bytes differ");
+    resumed.extend(["--seed", "1"]);
+    let other = place.run(&resumed);
+    assert_eq!(other.status, 2, "{}", other.stderr);
+    assert!(other.stderr.contains("other settings"), "{}", other.stderr);
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_says_what_would_be_done() {
+    let place = with_model();
+    let before = place.files();
+    let mut arguments = compress();
+    arguments.push("--dry-run");
+    let plan = object(&place, &arguments);
+    assert_eq!(place.files(), before);
+    assert_eq!(plan["classes"], 10);
+    assert_eq!(plan["targets"][0]["possible"], true);
+    assert!(
+        plan["transfer"].as_str().unwrap().contains("`fc`"),
+        "{plan}"
+    );
+    assert_eq!(plan["network"]["layers"].as_array().unwrap().len(), 5);
+    arguments.extend(["--target", "params=0.0001%"]);
+    let impossible = place.run(&arguments);
+    assert_eq!(impossible.status, 1, "{}", impossible.stderr);
+}
+
+#[test]
+fn quiet_prints_the_result_and_nothing_else() {
+    let place = with_model();
+    let mut arguments = compress();
+    arguments.push("--quiet");
+    let ran = place.succeed(&arguments);
+    assert_eq!(ran.stderr, "");
+    assert!(
+        ran.stdout.contains("parameters") && !ran.stdout.contains('\u{1b}'),
+        "{}",
+        ran.stdout
+    );
+}
+
+#[test]
+fn saved_settings_hold_the_flags() {
+    let place = with_model();
+    let mut arguments = compress();
+    arguments.extend(["--dry-run", "--seed", "7", "--save-config", "saved.toml"]);
+    place.succeed(&arguments);
+    let saved: toml::Table = std::fs::read_to_string(place.path().join("saved.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_eq!(saved["seed"].as_integer(), Some(7));
+    assert_eq!(saved["prune"]["window-steps"].as_integer(), Some(3));
+    assert_eq!(saved["prune"]["targets"][0].as_str(), Some("params=60%"));
+}

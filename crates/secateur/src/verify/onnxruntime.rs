@@ -11,6 +11,7 @@ use super::runtime::{
 };
 use crate::tensor::Floats;
 use ort::environment::Environment;
+use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{TensorElementType, TensorRef, ValueType};
@@ -146,7 +147,9 @@ fn environment(path: PathBuf) -> Result<Environment, VerifyError> {
 fn session(environment: &Environment, threads: usize, bytes: &[u8]) -> ort::Result<Session> {
     let mut builder = Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_deterministic_compute(true)?;
+        .with_deterministic_compute(true)?
+        // What goes wrong is returned; printing it as well would mix with progress.
+        .with_log_level(LogLevel::Fatal)?;
     if threads > 0 {
         builder = builder.with_intra_threads(threads)?;
     }

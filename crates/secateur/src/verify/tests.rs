@@ -48,7 +48,7 @@ fn linear(images: &Floats) -> Floats {
         WEIGHT
             .iter()
             .zip(BIAS)
-            .map(|(w, b)| w.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + b)
+            .map(move |(w, b)| w.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + b)
     });
     floats(&[images.shape()[0], 3], rows.collect())
 }

@@ -4,9 +4,7 @@ use super::clock::Clock;
 use super::foresee::feasibility;
 use super::rounds::{Context, Pruned, prune_in_rounds};
 use super::stages::{decompose_config, fit_config, shapes, source, transfer_network};
-use super::{
-    PipelineError, Prepared, Resume, Run, RunKey, Settings, Target, prepare,
-};
+use super::{PipelineError, Prepared, Resume, Run, RunKey, Settings, Target, prepare};
 use crate::cost::{self, Cost};
 use crate::data::{Augment, Order, Split};
 use crate::decompose::{DecomposeSummary, convolutions, examine};
@@ -16,9 +14,7 @@ use crate::fold::{FoldConfig, fold};
 use crate::graph::{Graph, factored_layers};
 use crate::onnx;
 use crate::progress::Progress;
-use crate::report::{
-    CompressReport, LayerKind, LayerResult, Measure, TargetResult, VerifyResult,
-};
+use crate::report::{CompressReport, LayerKind, LayerResult, Measure, TargetResult, VerifyResult};
 use crate::train::{FitSummary, Source, Trainable, accuracy, fit, names, steps_per_epoch};
 use crate::transfer::TransferSummary;
 use crate::verify::{self, VerifyError};
@@ -76,10 +72,18 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         run.stage("transfer", &model, || {
             let mut store = run.training("transfer");
             let graph = &model.graph;
-            let trained = transfer_network(engine, graph, &prepared, settings, &mut store, progress)?;
+            let trained =
+                transfer_network(engine, graph, &prepared, settings, &mut store, progress)?;
             let source = source(&prepared, settings);
             let logits = &trained.summary.logits;
-            let found = accuracy(engine, &trained.graph, logits, &source, Split::Val, progress)?;
+            let found = accuracy(
+                engine,
+                &trained.graph,
+                logits,
+                &source,
+                Split::Val,
+                progress,
+            )?;
             let state = TransferState {
                 val_top1: found.top1,
                 n_val: found.n,
@@ -326,7 +330,11 @@ fn layer_results(
         LayerResult {
             name: record.name.clone(),
             kind,
-            rank: if record.kept.is_some() { record.full_rank } else { rank },
+            rank: if record.kept.is_some() {
+                record.full_rank
+            } else {
+                rank
+            },
             full_rank: record.full_rank,
             params_before,
             params_after,
@@ -357,7 +365,11 @@ fn check(settings: &Settings) -> Result<(), PipelineError> {
     };
     let prune = &settings.prune;
     if !(prune.step > 0.0 && prune.step < 1.0) {
-        return wrong("step", prune.step.to_string(), "more than 0 and less than 1");
+        return wrong(
+            "step",
+            prune.step.to_string(),
+            "more than 0 and less than 1",
+        );
     }
     if prune.window_steps == 0 {
         return wrong("window-steps", "0".to_owned(), "at least 1");

@@ -191,10 +191,8 @@ fn noise(shape: [usize; 4], seed: u64) -> Result<Batch, PipelineError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PipelineError> {
-    Ok(
-        std::fs::read(path).map_err(|source| onnx::OnnxError::File {
-            path: path.to_owned(),
-            problem: Box::new(onnx::OnnxError::Io(source)),
-        })?,
-    )
+    Ok(std::fs::read(path).map_err(|source| onnx::OnnxError::File {
+        path: path.to_owned(),
+        problem: Box::new(onnx::OnnxError::Io(source)),
+    })?)
 }

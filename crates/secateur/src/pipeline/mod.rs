@@ -105,7 +105,9 @@ pub enum PipelineError {
         want: &'static str,
     },
     /// A target is out of reach whatever is done.
-    #[error("target `{target}` cannot be reached: with every layer at rank 1, {least} {unit} remain")]
+    #[error(
+        "target `{target}` cannot be reached: with every layer at rank 1, {least} {unit} remain"
+    )]
     Infeasible {
         /// The target.
         target: Target,
@@ -124,7 +126,9 @@ pub enum PipelineError {
     #[error("the network does not end in class scores: `secateur transfer` gives it a head")]
     NoClassifier,
     /// A single cut was asked for an accuracy, or for nothing.
-    #[error("one cut reaches targets on size only: name `params=..`, `macs=..` or `size=..` (`secateur compress` holds an accuracy)")]
+    #[error(
+        "one cut reaches targets on size only: name `params=..`, `macs=..` or `size=..` (`secateur compress` holds an accuracy)"
+    )]
     CutTarget,
     /// Nothing says how large the images are.
     #[error("the file does not fix the image size: name it with `--size HxW`")]

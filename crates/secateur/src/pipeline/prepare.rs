@@ -99,10 +99,9 @@ impl Prepared {
 
     /// Writes preprocessing and class names into the graph's metadata.
     pub fn describe(&self, graph: &mut Graph) {
-        graph.metadata.insert(
-            METADATA_KEY.to_owned(),
-            self.preprocess.to_metadata(),
-        );
+        graph
+            .metadata
+            .insert(METADATA_KEY.to_owned(), self.preprocess.to_metadata());
         graph.metadata.insert(
             CLASSES_METADATA_KEY.to_owned(),
             classes_to_metadata(self.dataset.classes()),

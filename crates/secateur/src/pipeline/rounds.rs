@@ -4,6 +4,7 @@
 use super::stages::{fit_config, shapes, source};
 use super::{PipelineError, Prepared, Run, Settings, Target};
 use crate::cost;
+use crate::data::Split;
 use crate::exec::Engine;
 use crate::fold::{FoldConfig, fold};
 use crate::graph::{Graph, Size, factored_layers};
@@ -15,10 +16,9 @@ use crate::prune::{
 };
 use crate::report::Round;
 use crate::train::{
-    FitSummary, NoCheckpoints, StepRecord, Trainable, accuracy, fit, names,
-    reestimate_batch_norm, steps_per_epoch,
+    FitSummary, NoCheckpoints, StepRecord, Trainable, accuracy, fit, names, reestimate_batch_norm,
+    steps_per_epoch,
 };
-use crate::data::Split;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

@@ -142,8 +142,7 @@ impl Run {
     /// # Errors
     /// [`PipelineError`] where it cannot be written.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), PipelineError> {
-        let text =
-            serde_json::to_string_pretty(value).map_err(|e| self.problem(&e.to_string()))?;
+        let text = serde_json::to_string_pretty(value).map_err(|e| self.problem(&e.to_string()))?;
         Ok(write_atomic(&self.path(name), text.as_bytes())?)
     }
 

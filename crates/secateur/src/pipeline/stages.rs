@@ -9,7 +9,9 @@ use crate::progress::Progress;
 use crate::train::{
     CheckpointStore, FitConfig, Rule, Schedule, Source, Trainable, has_batch_norm, steps_per_epoch,
 };
-use crate::transfer::{Ending, HeadChoice, InsertBatchNorm, TransferConfig, TransferSummary, ending, transfer};
+use crate::transfer::{
+    Ending, HeadChoice, InsertBatchNorm, TransferConfig, TransferSummary, ending, transfer,
+};
 
 // Peak learning rates of Adam, chosen on validation: all weights of a pre-trained network want
 // small steps; scaling factors, affines and heads bear larger ones.
@@ -140,10 +142,5 @@ pub(super) fn shapes(
     prepared: &Prepared,
 ) -> Result<crate::graph::Inferred, PipelineError> {
     let preprocess = &prepared.preprocess;
-    Ok(infer_images(
-        graph,
-        1,
-        preprocess.height,
-        preprocess.width,
-    )?)
+    Ok(infer_images(graph, 1, preprocess.height, preprocess.width)?)
 }

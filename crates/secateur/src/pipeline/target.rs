@@ -173,7 +173,13 @@ mod tests {
     #[test]
     fn a_bare_ratio_a_typo_and_a_negative_number_are_refused() {
         for text in [
-            "acc-drop=1.0", "ratio=0.5", "params", "params=-1%", "params=120%", "macs=x", "size=NaN",
+            "acc-drop=1.0",
+            "ratio=0.5",
+            "params",
+            "params=-1%",
+            "params=120%",
+            "macs=x",
+            "size=NaN",
         ] {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains(text), "{error}");

@@ -56,7 +56,9 @@ pub fn reestimate_batch_norm(
     for (x, mean, variance) in norms {
         if let Some(moment) = moments.get(&x) {
             graph.initializers.insert(mean, vector(&moment.mean));
-            graph.initializers.insert(variance, vector(&moment.variance));
+            graph
+                .initializers
+                .insert(variance, vector(&moment.variance));
         }
     }
     Ok(graph)
@@ -109,7 +111,9 @@ pub fn channel_moments(
             let count = (*count).max(1) as f64;
             let mean: Vec<f64> = sum.iter().map(|s| s / count).collect();
             let variance = sum_of_squares.iter().zip(&mean);
-            let variance = variance.map(|(s, m)| (s / count - m * m).max(0.0)).collect();
+            let variance = variance
+                .map(|(s, m)| (s / count - m * m).max(0.0))
+                .collect();
             moments.insert(tap.value.clone(), ChannelMoments { mean, variance });
         }
     }

@@ -307,11 +307,7 @@ pub fn steps_per_epoch(source: &Source<'_>) -> u64 {
 }
 
 impl<'s> Stream<'s> {
-    fn new(
-        source: &'s Source<'s>,
-        config: &'s FitConfig,
-        step: u64,
-    ) -> Result<Self, TrainError> {
+    fn new(source: &'s Source<'s>, config: &'s FitConfig, step: u64) -> Result<Self, TrainError> {
         let per_epoch = steps_per_epoch(source);
         if per_epoch == 0 {
             return Err(TrainError::NoImages);

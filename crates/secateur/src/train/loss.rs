@@ -27,10 +27,7 @@ pub fn cross_entropy(logits: &Floats, labels: &[usize], smoothing: f64) -> Loss 
     let values: Vec<f32> = logits.iter().copied().collect();
     for (row, &label) in values.chunks(n_classes.max(1)).zip(labels) {
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let exps: Vec<f64> = row
-            .iter()
-            .map(|&v| f64::from(v - largest).exp())
-            .collect();
+        let exps: Vec<f64> = row.iter().map(|&v| f64::from(v - largest).exp()).collect();
         let sum: f64 = exps.iter().sum();
         let background = smoothing / n_classes as f64;
         for (class, (&exp, &logit)) in exps.iter().zip(row).enumerate() {

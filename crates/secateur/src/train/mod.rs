@@ -58,7 +58,9 @@ pub enum TrainError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// The loss is not a number.
-    #[error("the loss is not a finite number at step {step}: a lower learning rate than {lr} is needed")]
+    #[error(
+        "the loss is not a finite number at step {step}: a lower learning rate than {lr} is needed"
+    )]
     Diverged {
         /// The step.
         step: u64,
@@ -66,7 +68,9 @@ pub enum TrainError {
         lr: f32,
     },
     /// The output is no list of class scores.
-    #[error("output `{output}` has shape {shape:?}, but {classes} class scores for each image are wanted")]
+    #[error(
+        "output `{output}` has shape {shape:?}, but {classes} class scores for each image are wanted"
+    )]
     NotAClassifier {
         /// The output.
         output: String,

@@ -73,9 +73,7 @@ impl Optimizer {
                 }
                 Rule::Adam => {
                     let second = moments(&mut self.second, name, value.len());
-                    for (((v, &g), m), s) in
-                        value.iter_mut().zip(gradient).zip(first).zip(second)
-                    {
+                    for (((v, &g), m), s) in value.iter_mut().zip(gradient).zip(first).zip(second) {
                         *m = BETA1 * *m + (1.0 - BETA1) * g;
                         *s = BETA2 * *s + (1.0 - BETA2) * g * g;
                         let step = (*m / bias1) / ((*s / bias2).sqrt() + EPSILON);
@@ -119,8 +117,7 @@ fn moments<'m>(
     name: &str,
     len: usize,
 ) -> &'m mut Vec<f32> {
-    all.entry(name.to_owned())
-        .or_insert_with(|| vec![0.0; len])
+    all.entry(name.to_owned()).or_insert_with(|| vec![0.0; len])
 }
 
 #[cfg(test)]

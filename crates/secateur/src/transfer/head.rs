@@ -167,9 +167,7 @@ pub fn with_new_head(
         }
     };
     // Drop what made the old output.
-    graph
-        .nodes
-        .retain(|node| !node.outputs.contains(&output));
+    graph.nodes.retain(|node| !node.outputs.contains(&output));
     let size = |dim: usize| {
         let image = graph.image_input().ok();
         image
@@ -189,9 +187,21 @@ pub fn with_new_head(
         [_, n, _, _] => {
             let pooled = graph.fresh_value("head.pooled");
             let flat = graph.fresh_value("head.features");
-            let pool = node(&graph, "head.pool", Op::GlobalAveragePool, &[&features], &pooled);
+            let pool = node(
+                &graph,
+                "head.pool",
+                Op::GlobalAveragePool,
+                &[&features],
+                &pooled,
+            );
             graph.nodes.push(pool);
-            let flatten = node(&graph, "head.flatten", Op::Flatten { axis: 1 }, &[&pooled], &flat);
+            let flatten = node(
+                &graph,
+                "head.flatten",
+                Op::Flatten { axis: 1 },
+                &[&pooled],
+                &flat,
+            );
             graph.nodes.push(flatten);
             features = flat;
             n
@@ -219,7 +229,10 @@ pub fn with_new_head(
     let dense = node(&graph, "head", gemm, &[&features, &weight, &bias], &output);
     let name = dense.name.clone();
     graph.nodes.push(dense);
-    let batch = graph.outputs[0].dims.as_ref().and_then(|d| d.first().cloned());
+    let batch = graph.outputs[0]
+        .dims
+        .as_ref()
+        .and_then(|d| d.first().cloned());
     graph.outputs = vec![declared(
         &output,
         Some(vec![batch.unwrap_or(Dim::Unknown), Dim::Fixed(classes)]),

@@ -58,21 +58,35 @@ pub(super) fn solve(
     let splits = [Split::Train, Split::Val];
     let total: usize = splits.iter().map(|&s| source.dataset.len(s)).sum();
     progress.begin("features", total as u64);
-    features(engine, new, source, Split::Train, progress, &mut |x, labels| {
-        let mut y = Array2::<f64>::zeros((labels.len(), classes));
-        for (row, &label) in labels.iter().enumerate() {
-            y[[row, label]] = 1.0;
-        }
-        sums.n += labels.len();
-        sums.x += &x.sum_axis(Axis(0));
-        sums.y += &y.sum_axis(Axis(0));
-        sums.xx += &x.t().dot(&x);
-        sums.xy += &x.t().dot(&y);
-    })?;
+    features(
+        engine,
+        new,
+        source,
+        Split::Train,
+        progress,
+        &mut |x, labels| {
+            let mut y = Array2::<f64>::zeros((labels.len(), classes));
+            for (row, &label) in labels.iter().enumerate() {
+                y[[row, label]] = 1.0;
+            }
+            sums.n += labels.len();
+            sums.x += &x.sum_axis(Axis(0));
+            sums.y += &y.sum_axis(Axis(0));
+            sums.xx += &x.t().dot(&x);
+            sums.xy += &x.t().dot(&y);
+        },
+    )?;
     let mut val: Vec<(Array2<f64>, Vec<usize>)> = Vec::new();
-    features(engine, new, source, Split::Val, progress, &mut |x, labels| {
-        val.push((x, labels.to_vec()));
-    })?;
+    features(
+        engine,
+        new,
+        source,
+        Split::Val,
+        progress,
+        &mut |x, labels| {
+            val.push((x, labels.to_vec()));
+        },
+    )?;
     progress.end();
     if sums.n == 0 {
         return Err(TrainError::NoImages.into());
@@ -83,11 +97,9 @@ pub(super) fn solve(
         let (weight, bias) = regress(&sums, lambda)?;
         for factor in FACTORS {
             let (top1, loss) = score(&val, &weight, &bias, factor);
-            let better = best
-                .as_ref()
-                .is_none_or(|(_, _, found, best_loss)| {
-                    top1 > found.val_top1 || (top1 == found.val_top1 && loss < *best_loss)
-                });
+            let better = best.as_ref().is_none_or(|(_, _, found, best_loss)| {
+                top1 > found.val_top1 || (top1 == found.val_top1 && loss < *best_loss)
+            });
             if better {
                 let summary = RidgeSummary {
                     lambda,

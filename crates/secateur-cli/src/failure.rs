@@ -11,7 +11,10 @@ use std::path::Path;
 
 /// Prints `error: ...` and `hint: ...` to stderr.
 pub fn print(error: &Error) {
-    line(&format!("error: {error:#}"));
+    // Some parsers draw over several lines; an error is one.
+    let text = format!("{error:#}");
+    let text: Vec<&str> = text.split_whitespace().collect();
+    line(&format!("error: {}", text.join(" ")));
     if let Some(hint) = hint(error) {
         line(&format!("hint: {hint}"));
     }

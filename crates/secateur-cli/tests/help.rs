@@ -1,5 +1,7 @@
 //! `docs/cli.md` is the help of every command, as the command prints it.
 
+#![allow(clippy::unwrap_used)]
+
 mod command;
 
 use command::{Place, assert_committed};

@@ -1,5 +1,7 @@
 //! What `inspect` prints of a small network.
 
+#![allow(clippy::unwrap_used)]
+
 mod command;
 
 use command::{Place, assert_committed, fixture};

@@ -1,5 +1,7 @@
 //! The commands on a small network and the embedded digits, one after another.
 
+#![allow(clippy::unwrap_used)]
+
 mod command;
 
 use command::Place;

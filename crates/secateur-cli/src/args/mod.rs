@@ -75,7 +75,7 @@ impl Command {
 
 /// Does the whole job on a small embedded network and data set, in under a minute
 ///
-/// The network was trained on synthetic shapes; the data are the 1,797 handwritten digits of the UCI
+/// The network gets a new head for the data, the 1,797 handwritten digits of the UCI
 /// repository. Nothing is downloaded. The smaller network and the report are written to the run folder.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  secateur demo\n  secateur demo --run /tmp/demo --format json")]

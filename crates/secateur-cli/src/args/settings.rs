@@ -1,7 +1,7 @@
 //! Settings files, the run's folder, and how flags override a file.
 
 use super::stated;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use secateur::files::{check_writable, write_atomic};
 use secateur::pipeline::{Resume, RunKey, Settings};
@@ -60,7 +60,13 @@ fn read(path: &Path) -> Result<Settings> {
             toml::from_str(&text)
         }
     };
-    read().with_context(|| format!("`{}` holds no settings", path.display()))
+    read().map_err(|error| {
+        anyhow!(
+            "`{}` holds no settings: {}",
+            path.display(),
+            error.message()
+        )
+    })
 }
 
 /// The folder in which a run keeps what it needs to go on.

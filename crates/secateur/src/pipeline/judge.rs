@@ -182,8 +182,7 @@ fn noise(shape: [usize; 4], seed: u64) -> Result<Batch, PipelineError> {
     let values: Vec<f32> = (0..length)
         .map(|_| random.random_range(-1.0..=1.0))
         .collect();
-    let images = ArcArray::from_shape_vec(IxDyn(&shape), values)
-        .map_err(|error| VerifyError::network(error))?;
+    let images = ArcArray::from_shape_vec(IxDyn(&shape), values).map_err(VerifyError::network)?;
     Ok(Batch {
         images,
         labels: vec![0; shape[0]],

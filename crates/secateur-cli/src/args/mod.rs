@@ -11,7 +11,7 @@ mod transfer;
 pub use data::DataArgs;
 pub use global::{Format, GlobalArgs, RuntimeArgs};
 pub use prune::{CutArgs, RoundArgs};
-pub use settings::{RunArgs, SettingsArgs, output_stem};
+pub use settings::{RunArgs, SettingsArgs};
 pub use transfer::TransferArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -78,7 +78,7 @@ impl Command {
 /// The network gets a new head for the data, the 1,797 handwritten digits of the UCI
 /// repository. Nothing is downloaded. The smaller network and the report are written to the run folder.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  secateur demo\n  secateur demo --run /tmp/demo --format json")]
+#[command(after_help = "Examples:\n  secateur demo\n  secateur demo --run my-demo --format json")]
 pub struct DemoArgs {
     /// Folder of the run: settings, history, plan, checkpoints, reports and the smaller network
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]

@@ -249,11 +249,15 @@ impl<'g> Uses<'g> {
 #[must_use]
 pub fn factored_layers(graph: &Graph) -> Vec<FactoredLayer> {
     let uses = Uses::of(graph);
-    graph
-        .nodes
-        .iter()
-        .filter_map(|node| factored_layer(graph, &uses, node))
-        .collect()
+    let mut layers: Vec<FactoredLayer> = Vec::new();
+    for node in &graph.nodes {
+        // A projection with an output scale behind it looks like the basis of the next layer.
+        let is_taken = layers.iter().any(|layer| layer.projection == node.name);
+        if !is_taken {
+            layers.extend(factored_layer(graph, &uses, node));
+        }
+    }
+    layers
 }
 
 fn factored_layer(graph: &Graph, uses: &Uses<'_>, basis: &Node) -> Option<FactoredLayer> {

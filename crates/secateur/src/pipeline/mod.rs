@@ -20,7 +20,6 @@ pub use files::{TransferJob, decompose_file, fold_file, replay_file, transfer_fi
 pub use foresee::foresee;
 pub use inspect::inspect;
 pub use judge::{Images, evaluate_file, verify_files};
-use prepare::crc32;
 pub use prepare::{Prepared, prepare};
 pub use run::{Resume, Run, RunKey};
 pub use settings::{DataSettings, PruneSettings, Settings, TransferSettings, VerifySettings};

@@ -5,6 +5,7 @@ use crate::data::{
     CLASSES_METADATA_KEY, DataOptions, Dataset, METADATA_KEY, Preprocess, Split,
     classes_to_metadata,
 };
+use crate::files::checksum;
 use crate::graph::Graph;
 use crate::progress::Progress;
 
@@ -75,21 +76,12 @@ pub fn prepare(
     })
 }
 
-/// A checksum of pieces of bytes.
-pub(super) fn crc32<B: AsRef<[u8]>>(pieces: impl IntoIterator<Item = B>) -> u32 {
-    let mut crc = flate2::Crc::new();
-    for piece in pieces {
-        crc.update(piece.as_ref());
-    }
-    crc.sum()
-}
-
 impl Prepared {
     /// A checksum of the labels and their division into splits.
     #[must_use]
     pub fn fingerprint(&self) -> u32 {
         let splits = [Split::Train, Split::Val, Split::Test];
-        crc32(splits.iter().flat_map(|&split| {
+        checksum(splits.iter().flat_map(|&split| {
             let labels = self.dataset.labels(split);
             let length = [(labels.len() as u64).to_le_bytes()];
             let labels = labels.iter().map(|&label| (label as u64).to_le_bytes());

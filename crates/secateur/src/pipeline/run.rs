@@ -3,8 +3,8 @@
 //! A stage's graph is always read back from its checkpoint, in a first run as in a resumed one, so
 //! that both go on from the same bits.
 
-use super::{PipelineError, Prepared, Settings, crc32};
-use crate::files::write_atomic;
+use super::{PipelineError, Prepared, Settings};
+use crate::files::{checksum, write_atomic};
 use crate::graph::Graph;
 use crate::onnx::{self, Model};
 use crate::train::CheckpointFile;
@@ -57,7 +57,7 @@ impl RunKey {
         Ok(Self {
             secateur: env!("CARGO_PKG_VERSION").to_owned(),
             model: path.display().to_string(),
-            model_crc32: crc32([onnx::to_bytes(model)?]),
+            model_crc32: checksum([onnx::to_bytes(model)?]),
             data_crc32: prepared.fingerprint(),
             settings: settings.clone(),
         })

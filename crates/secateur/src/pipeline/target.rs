@@ -126,7 +126,11 @@ impl FromStr for Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let amount = |f: &mut fmt::Formatter<'_>, amount: &Amount, unit: &str| match amount {
-            Amount::Share(share) => write!(f, "{}={}%", self.name(), share * 100.0),
+            // A share is read as a percentage divided by 100: take its rounding back.
+            Amount::Share(share) => {
+                let percent = (share * 1e11).round() / 1e9;
+                write!(f, "{}={percent}%", self.name())
+            }
             Amount::Absolute(number) => write!(f, "{}={number}{unit}", self.name()),
         };
         match self {

@@ -1,3 +1,5 @@
+//! Reports are rendered whole, and what comes from a file is escaped.
+
 use super::*;
 
 fn report() -> CompressReport {

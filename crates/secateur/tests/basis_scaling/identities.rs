@@ -189,7 +189,10 @@ fn the_gradient_of_a_factor_follows_from_that_of_the_weight() {
             let weight_gradient = layer.weight_gradient(&loss_gradient(&layer.y(&s)));
             let found = scaling_gradient(&layer.factors, weight_gradient.view()).unwrap();
             assert!(max_abs(&expected) > 0.1);
-            assert!(max_abs(&(found - expected)) < 1e-8);
+            // The difference of two losses loses half the digits at this step.
+            let tolerance = 1e-7 * max_abs(&expected).max(1.0);
+            let error = max_abs(&(found - expected));
+            assert!(error < tolerance, "{error:e} against {tolerance:e}");
         }
     }
 }

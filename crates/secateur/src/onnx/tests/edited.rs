@@ -2,7 +2,10 @@
 
 use super::build::{bytes, floats, ints, model, node, value, with};
 use super::message;
-use crate::graph::{Activation, Dim, Graph, Node, Op, SoftmaxAxis, ValueDecl};
+use crate::graph::{
+    Activation, AutoPad, ConvAttrs, Dim, Graph, Node, Op, PoolAttrs, SoftmaxAxis, SpatialPads,
+    ValueDecl,
+};
 use crate::onnx::attributes::make;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
 use crate::onnx::{Model, from_bytes, to_bytes};
@@ -109,6 +112,14 @@ fn shapes_are_kept_upstream_of_a_change_and_dropped_downstream() {
         ]);
     });
     assert_eq!(graph(&input).value_info, []);
+    let stride = export(&model, |g| {
+        let Op::Conv(attrs) = &mut g.nodes[2].op else {
+            panic!()
+        };
+        attrs.strides = [2, 2];
+    });
+    let kept = graph(&stride).value_info.iter().map(|v| v.name());
+    assert_eq!(names(kept), ["a", "b"]);
 }
 
 #[test]
@@ -361,6 +372,21 @@ fn filled_weights_are_initializers_and_go_back_as_long_as_they_are_filled() {
 }
 
 #[test]
+fn a_shape_that_other_nodes_read_stays_in_the_graph() {
+    let nodes = vec![
+        node("ConstantOfShape", "f", &["s"], &["w"]),
+        node("Reshape", "r", &["x", "s"], &["a"]),
+        node("Add", "n", &["a", "w"], &["y"]),
+    ];
+    let proto = model(9, nodes, vec![ints("s", &[2], &[3, 64])]);
+    let model = import(&proto);
+    let constants = names(model.graph.initializers.keys().map(String::as_str));
+    assert_eq!(constants, ["s", "w"]);
+    assert_eq!(model.graph.initializers["w"], array(&[3, 64], 0.0));
+    assert_eq!(export(&model, |_| {}), proto);
+}
+
+#[test]
 fn a_hidden_shapes_name_may_be_taken_by_something_else() {
     let written = export(&import(&filled()), |g| {
         g.initializers.insert("s".into(), array(&[1], 2.0));
@@ -498,4 +524,85 @@ fn a_file_is_written_whole_and_read_back() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     let error = crate::onnx::write(&model, folder.path().join("absent/m.onnx")).unwrap_err();
     assert!(error.to_string().contains("absent/m.onnx"), "{error}");
+}
+
+/// The defaults of ONNX's operator schemas.
+#[test]
+fn attributes_left_out_have_the_defaults_of_the_schemas() {
+    let op = |opset, node: NodeProto, weights| {
+        let graph = import(&model(opset, vec![node], weights)).graph;
+        graph.nodes[0].op.clone()
+    };
+    let unary = |opset, name| op(opset, node(name, "n", &["x"], &["y"]), vec![]);
+    let lrn = with(node("LRN", "n", &["x"], &["y"]), make::int("size", 5));
+    let wanted = Op::Lrn {
+        alpha: 1e-4,
+        beta: 0.75,
+        bias: 1.0,
+        size: 5,
+    };
+    assert_eq!(op(17, lrn, vec![]), wanted);
+    let leaky = Op::Activation(Activation::LeakyRelu { alpha: 0.01 });
+    assert_eq!(unary(17, "LeakyRelu"), leaky);
+    let hard = Activation::HardSigmoid {
+        alpha: 0.2,
+        beta: 0.5,
+    };
+    assert_eq!(unary(17, "HardSigmoid"), Op::Activation(hard));
+    assert_eq!(unary(17, "Flatten"), Op::Flatten { axis: 1 });
+    assert_eq!(
+        unary(11, "Softmax"),
+        Op::Softmax(SoftmaxAxis::FlattenFrom(1))
+    );
+    let last = SoftmaxAxis::Single(-1);
+    assert_eq!(unary(13, "LogSoftmax"), Op::LogSoftmax(last));
+    let mean = Op::ReduceMean {
+        axes: None,
+        keep_dims: true,
+        noop_with_empty_axes: false,
+    };
+    assert_eq!(unary(17, "ReduceMean"), mean);
+    assert_eq!(
+        unary(15, "Shape"),
+        Op::Shape {
+            start: 0,
+            end: None
+        }
+    );
+    let product = Op::Gemm {
+        alpha: 1.0,
+        beta: 1.0,
+        trans_a: false,
+        trans_b: false,
+    };
+    let gemm = node("Gemm", "n", &["x", "x"], &["y"]);
+    assert_eq!(op(17, gemm, vec![]), product);
+    let norm = node(
+        "BatchNormalization",
+        "n",
+        &["x", "s", "s", "s", "s"],
+        &["y"],
+    );
+    let wanted = Op::BatchNormalization {
+        epsilon: 1e-5,
+        momentum: 0.9,
+    };
+    assert_eq!(op(17, norm, vec![floats("s", &[3], &[1.0; 3])]), wanted);
+    let conv = node("Conv", "n", &["x", "w"], &["y"]);
+    let weight = floats("w", &[1, 3, 1, 1], &[1.0; 3]);
+    assert_eq!(op(17, conv, vec![weight]), Op::Conv(ConvAttrs::default()));
+    let pool = with(
+        node("AveragePool", "n", &["x"], &["y"]),
+        make::ints("kernel_shape", &[2, 3]),
+    );
+    let wanted = PoolAttrs {
+        kernel: [2, 3],
+        strides: [1, 1],
+        pads: SpatialPads::default(),
+        dilations: [1, 1],
+        auto_pad: AutoPad::NotSet,
+        ceil_mode: false,
+        count_include_pad: false,
+    };
+    assert_eq!(op(17, pool, vec![]), Op::AveragePool(wanted));
 }

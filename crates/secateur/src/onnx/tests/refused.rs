@@ -626,6 +626,11 @@ mod external {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret.bin").display().to_string();
         for (entries, wanted) in [
+            // Refused by its form, even where it comes back.
+            (
+                vec![("location", "../model/weights.bin"), ("length", "8")],
+                "outside the model's folder",
+            ),
             (
                 vec![("location", "../secret.bin"), ("length", "8")],
                 "outside the model's folder",

@@ -10,7 +10,7 @@ pub mod prune;
 pub mod transfer;
 pub mod verify;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use secateur::files::check_writable;
 use secateur::pipeline::Settings;
 use std::path::Path;
@@ -37,11 +37,4 @@ fn check_data(settings: &Settings) -> Result<()> {
         bail!("no images are given: name their folder with `--data DIR`");
     }
     Ok(())
-}
-
-/// Bytes of a file.
-fn file_bytes(path: &Path) -> Result<u64> {
-    let metadata =
-        std::fs::metadata(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    Ok(metadata.len())
 }

@@ -6,9 +6,10 @@
 //! projection, a 1x1 convolution with the original bias, and between them stand the basis scaling
 //! factors, ones at the start. The value that a layer makes keeps its name, so no neighbour changes.
 //!
-//! Of a node `conv` come the nodes `conv.basis`, `conv.scaling` and `conv.projection`, the
+//! Of a node `conv` come the nodes `conv.basis`, `conv.scale` and `conv.projection`, the
 //! initializers `conv.basis.weight`, `conv.scaling` and `conv.projection.weight`, and, where asked
-//! for, `conv.output_scale`. In a grouped convolution each group has its own decomposition and its
+//! for, `conv.scale_output` with `conv.output_scale`. No node shares the name of an initializer: tract
+//! refuses that. In a grouped convolution each group has its own decomposition and its
 //! own factor per direction (`groups * r` factors in all), so that group `k`'s `j`-th direction is
 //! channel `k * r + j`; the `j`-th directions of all groups are kept or removed together.
 

@@ -2,7 +2,9 @@
 
 use super::svd::{Factors, factorize};
 use super::{DecomposeError, DecomposeSummary, Kept, OutputScale};
-use crate::graph::{Arithmetic, ConvAttrs, Graph, LayerShape, Node, Op, Uses, optional};
+use crate::graph::{
+    Arithmetic, ConvAttrs, Graph, LayerShape, Node, OUTPUT_SCALE, Op, Uses, optional,
+};
 use crate::progress::Progress;
 use crate::tensor::{Floats, Tensor};
 use ndarray::{Array3, Axis, IxDyn};
@@ -223,7 +225,7 @@ fn push_factors(result: &mut Graph, nodes: &mut Vec<Node>, node: &Node, weights:
         outputs: vec![basis_output.clone()],
     });
     nodes.push(Node {
-        name: result.fresh_node(&format!("{name}.scaling")),
+        name: result.fresh_node(&format!("{name}.scale")),
         op: Op::Arithmetic(Arithmetic::Mul),
         inputs: vec![basis_output, factors],
         outputs: vec![scaled.clone()],
@@ -248,7 +250,7 @@ fn push_scaled(
 ) {
     let output = last.outputs.first().cloned().unwrap_or_default();
     let unscaled = result.fresh_value(&format!("{layer}.unscaled"));
-    let scale = result.fresh_value(&format!("{layer}.output_scale"));
+    let scale = result.fresh_value(&format!("{layer}{OUTPUT_SCALE}"));
     let is_conv = matches!(last.op, Op::Conv(_));
     let shape = if is_conv {
         vec![1, out_channels, 1, 1]
@@ -262,7 +264,7 @@ fn push_scaled(
     last.outputs = vec![unscaled.clone()];
     nodes.push(last);
     nodes.push(Node {
-        name: result.fresh_node(&format!("{layer}.output_scale")),
+        name: result.fresh_node(&format!("{layer}.scale_output")),
         op: Op::Arithmetic(Arithmetic::Mul),
         inputs: vec![unscaled, scale],
         outputs: vec![output],

@@ -1,6 +1,6 @@
 //! A scale and shift per output channel goes into the layer before it.
 
-use crate::graph::{Arithmetic, Graph, Node, Op, Uses, optional};
+use crate::graph::{Arithmetic, Graph, Node, OUTPUT_SCALE, Op, Uses, optional};
 use crate::tensor::{Floats, Tensor};
 use ndarray::{Axis, IxDyn};
 
@@ -22,7 +22,7 @@ pub(super) fn fold_output_scales(graph: &mut Graph) -> usize {
         let scale = node
             .inputs
             .iter()
-            .find(|input| input.ends_with(".output_scale"))?;
+            .find(|input| input.ends_with(OUTPUT_SCALE))?;
         let value = node.inputs.iter().find(|input| *input != scale)?;
         let scale = graph.float(scale)?;
         let scale_shape = Some(scale.shape().to_vec());

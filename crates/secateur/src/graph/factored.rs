@@ -206,6 +206,9 @@ impl FactoredLayer {
     }
 }
 
+/// How the initializer of an output scale ends, by which it is told from scaling factors.
+pub(crate) const OUTPUT_SCALE: &str = ".output_scale";
+
 /// Who makes and who reads each value.
 pub(crate) struct Uses<'g> {
     readers: BTreeMap<&'g str, Vec<usize>>,
@@ -249,15 +252,11 @@ impl<'g> Uses<'g> {
 #[must_use]
 pub fn factored_layers(graph: &Graph) -> Vec<FactoredLayer> {
     let uses = Uses::of(graph);
-    let mut layers: Vec<FactoredLayer> = Vec::new();
-    for node in &graph.nodes {
-        // A projection with an output scale behind it looks like the basis of the next layer.
-        let is_taken = layers.iter().any(|layer| layer.projection == node.name);
-        if !is_taken {
-            layers.extend(factored_layer(graph, &uses, node));
-        }
-    }
-    layers
+    graph
+        .nodes
+        .iter()
+        .filter_map(|node| factored_layer(graph, &uses, node))
+        .collect()
 }
 
 fn factored_layer(graph: &Graph, uses: &Uses<'_>, basis: &Node) -> Option<FactoredLayer> {
@@ -284,6 +283,9 @@ fn factored_layer(graph: &Graph, uses: &Uses<'_>, basis: &Node) -> Option<Factor
         return None;
     }
     let factors = scaling.inputs.iter().find(|input| *input != basis_output)?;
+    if factors.ends_with(OUTPUT_SCALE) {
+        return None;
+    }
     let scaled = scaling.outputs.first()?;
     let projection = &graph.nodes[uses.sole_reader(scaled)?];
     if projection.inputs.first() != Some(scaled) {

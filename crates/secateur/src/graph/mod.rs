@@ -18,7 +18,7 @@ pub use arity::Arity;
 pub use factored::{
     FactorMatrices, FactoredKind, FactoredLayer, LayerShape, Size, factored_layers,
 };
-pub(crate) use factored::{Uses, optional};
+pub(crate) use factored::{OUTPUT_SCALE, Uses, optional};
 pub use infer::{
     AxisSlice, InferError, Inferred, MAX_CONSTANT, Operands, broadcast, infer, infer_images,
 };

@@ -6,7 +6,7 @@ use crate::tensor::Floats;
 use ndarray::{ArcArray, IxDyn};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Everything that training needs to go on from a check.
@@ -149,7 +149,7 @@ impl CheckpointStore for CheckpointFile {
             let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
             views.push((name.as_str(), view.map_err(|e| self.unreadable(&e))?));
         }
-        let metadata = HashMap::from([(HEADER_KEY.to_owned(), header)]);
+        let metadata = [(HEADER_KEY.to_owned(), header)].into();
         let bytes = safetensors::serialize(views, Some(metadata));
         Ok(write_atomic(
             &self.path,

@@ -65,7 +65,7 @@ fn along(
                 product(&shape[axis + 1..]),
             ]
         }
-        SoftmaxAxis::FlattenFrom(axis) if axis == rank as i64 => [product(&shape), 1, 1],
+        SoftmaxAxis::FlattenFrom(axis) if axis == rank as i64 => [product(shape), 1, 1],
         SoftmaxAxis::FlattenFrom(axis) => {
             let axis = args.operands.axis(axis, rank)?;
             [product(&shape[..axis]), product(&shape[axis..]), 1]

@@ -73,7 +73,7 @@ impl Command {
     }
 }
 
-/// Does the whole job on a small embedded network and data set, in under a minute
+/// Does the whole job on a small embedded network and data set
 ///
 /// The network gets a new head for the data, the 1,797 handwritten digits of the UCI
 /// repository. Nothing is downloaded. The smaller network and the report are written to the run folder.

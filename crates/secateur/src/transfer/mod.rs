@@ -12,11 +12,12 @@ pub use batch_norm::insert_batch_norm;
 pub use head::{Ending, Head, NewHead, ending, with_new_head};
 pub use ridge::RidgeSummary;
 
-use crate::exec::Engine;
+use crate::exec::{BatchNormMode, Engine};
 use crate::graph::{Graph, GraphError, InferError};
 use crate::progress::Progress;
 use crate::train::{
     CheckpointStore, FitConfig, FitSummary, Source, TrainError, Trainable, fit, names,
+    reestimate_batch_norm,
 };
 use serde::{Deserialize, Serialize};
 
@@ -155,7 +156,13 @@ pub fn transfer(
                 Ending::Classifier(_) => HeadFate::Replaced,
                 Ending::Features { .. } => HeadFate::Attached,
             };
-            let new = with_new_head(&graph, &found, classes)?;
+            let mut new = with_new_head(&graph, &found, classes)?;
+            if config.fit.batch_norm == BatchNormMode::Batch {
+                // Training normalises by the data at hand: the head starts from the same features.
+                let n_images = config.fit.batch_norm_images;
+                let seed = config.fit.seed;
+                new.graph = reestimate_batch_norm(engine, &new.graph, source, n_images, seed)?;
+            }
             let (solved, summary) = ridge::solve(engine, &new, source, progress)?;
             graph = solved;
             (new.head, fate, Some(summary))
@@ -186,4 +193,140 @@ pub fn transfer(
         summary.fit = Some(fitted);
     }
     Ok((graph, summary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Augment, DataOptions, Dataset, Preprocess};
+    use crate::exec::BurnEngine;
+    use crate::graph::{ConvAttrs, Dim, Node, Op, ValueDecl};
+    use crate::progress::Silent;
+    use crate::tensor::{ElementType, Tensor};
+    use crate::train::{NoCheckpoints, Rule, Schedule, channel_moments, training_batches};
+    use ndarray::{ArcArray, IxDyn};
+    use std::collections::BTreeMap;
+
+    /// A convolution and a batch norm whose stored statistics are not those of any images.
+    fn features() -> Graph {
+        let channels = 4;
+        let weight = (0..channels * 9).map(|i| ((i * 7 % 11) as f32 - 5.0) / 5.0);
+        let vector = |value: f32| Tensor::F32(ArcArray::from_elem(IxDyn(&[channels]), value));
+        let weight = ArcArray::from_shape_vec(IxDyn(&[channels, 1, 3, 3]), weight.collect());
+        let declared = |name: &str, dims: [Dim; 4]| ValueDecl {
+            name: name.into(),
+            element_type: ElementType::F32,
+            dims: Some(dims.to_vec()),
+        };
+        let node = |name: &str, op: Op, inputs: &[&str], output: &str| Node {
+            name: name.into(),
+            op,
+            inputs: inputs.iter().map(|&input| input.into()).collect(),
+            outputs: vec![output.into()],
+        };
+        let norm = Op::BatchNormalization {
+            epsilon: 1e-5,
+            momentum: 0.9,
+        };
+        Graph {
+            name: "features".into(),
+            opset: 17,
+            inputs: vec![declared(
+                "x",
+                [Dim::Unknown, Dim::Fixed(1), Dim::Fixed(8), Dim::Fixed(8)],
+            )],
+            outputs: vec![declared(
+                "f",
+                [
+                    Dim::Unknown,
+                    Dim::Fixed(channels),
+                    Dim::Fixed(6),
+                    Dim::Fixed(6),
+                ],
+            )],
+            nodes: vec![
+                node("conv", Op::Conv(ConvAttrs::default()), &["x", "w"], "y"),
+                node(
+                    "norm",
+                    norm,
+                    &["y", "scale", "bias", "mean", "variance"],
+                    "f",
+                ),
+            ],
+            initializers: BTreeMap::from([
+                ("w".to_owned(), Tensor::F32(weight.unwrap())),
+                ("scale".to_owned(), vector(1.0)),
+                ("bias".to_owned(), vector(0.0)),
+                ("mean".to_owned(), vector(50.0)),
+                ("variance".to_owned(), vector(900.0)),
+            ]),
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_new_head_starts_from_the_statistics_of_the_data() {
+        let options = DataOptions {
+            limit: Some(256),
+            ..DataOptions::default()
+        };
+        let dataset = Dataset::digits(&options).unwrap();
+        let preprocess = Preprocess::parse("unit", 8, 8, 1).unwrap();
+        let source = Source {
+            dataset: &dataset,
+            preprocess: &preprocess,
+            batch_size: 32,
+        };
+        let n_images = 128;
+        let fit = FitConfig {
+            rule: Rule::Adam,
+            // One step of this size ruins the network, so that the start is kept.
+            lr: 1e3,
+            schedule: Schedule::Constant,
+            weight_decay: 0.0,
+            smoothing: 0.0,
+            steps: 1,
+            check_every: 1,
+            patience: 0,
+            batch_norm_images: n_images,
+            batch_norm: BatchNormMode::Batch,
+            augment: Augment::None,
+            seed: 3,
+            first_epoch: 0,
+        };
+        let config = TransferConfig {
+            trainable: Trainable::Scaling,
+            head: HeadChoice::Auto,
+            insert_batch_norm: InsertBatchNorm::No,
+            statistics_images: n_images,
+            fit,
+        };
+        let engine = BurnEngine::default();
+        let graph = features();
+        let (new, summary) = transfer(
+            &engine,
+            &graph,
+            &source,
+            &config,
+            &mut NoCheckpoints,
+            &Silent,
+        )
+        .unwrap();
+        assert_eq!(summary.fate, HeadFate::Attached);
+        assert_eq!(summary.fit.unwrap().best.step, 0, "the start is kept");
+
+        let batches = training_batches(&source, n_images, 3).unwrap();
+        let values = ["y".to_owned()];
+        let measured =
+            channel_moments(&engine, &graph, &values, BatchNormMode::Stored, batches).unwrap();
+        for (name, wanted) in [
+            ("mean", &measured["y"].mean),
+            ("variance", &measured["y"].variance),
+        ] {
+            for (&got, &want) in new.float(name).unwrap().iter().zip(wanted) {
+                // One rounding to f32.
+                assert!((f64::from(got) - want).abs() < 1e-5, "{name}: {got} {want}");
+            }
+        }
+    }
 }

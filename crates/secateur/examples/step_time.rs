@@ -9,7 +9,7 @@
 
 use ndarray::{ArrayD, IxDyn};
 use rand::{Rng, SeedableRng};
-use secateur::exec::{BatchNormMode, BurnEngine, Engine, Request};
+use secateur::exec::{BatchNormMode, Engine, EngineKind, Request};
 use secateur::graph::{
     Activation, Arithmetic, ConvAttrs, Graph, Node, Op, PoolAttrs, SpatialPads, ValueDecl,
 };
@@ -30,16 +30,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let graph = vgg(&mut random);
     let input = random.array(&[batch, 3, 32, 32], 1.0);
     let weights = random.array(&[batch, 10], 1.0);
+    for kind in [EngineKind::Native, EngineKind::Burn] {
+        time(&*kind.open(), (&graph, &input, &weights), repetitions)?;
+    }
+    Ok(())
+}
+
+fn time(
+    engine: &dyn Engine,
+    (graph, input, weights): (&Graph, &Floats, &Floats),
+    repetitions: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
     let names: Vec<String> = graph.initializers.keys().cloned().collect();
     let few: Vec<String> = names
         .iter()
         .filter(|n| n.ends_with("scaling") || n.starts_with("head"))
         .cloned()
         .collect();
-    let engine = BurnEngine::new();
     println!(
-        "{}, batch {batch}, {repetitions} repetitions, median",
-        engine.name()
+        "{}, batch {}, {repetitions} repetitions, median",
+        engine.name(),
+        input.shape()[0]
     );
     for (what, trainable) in [
         ("forward", None),
@@ -47,7 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("step, all", Some(names)),
     ] {
         let mut session = engine.session(&Request {
-            graph: &graph,
+            graph,
             outputs: vec!["logits".to_owned()],
             trainable: trainable.clone().unwrap_or_default(),
             taps: Vec::new(),
@@ -56,9 +67,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut run = || -> Result<f64, Box<dyn std::error::Error>> {
             let start = Instant::now();
             if trainable.is_some() {
-                session.step(&input, &mut |_| vec![weights.clone()])?;
+                session.step(input, &mut |_| vec![weights.clone()])?;
             } else {
-                session.forward(&input)?;
+                session.forward(input)?;
             }
             Ok(start.elapsed().as_secs_f64() * 1e3)
         };

@@ -19,7 +19,7 @@ pub struct WriteError {
 /// [`WriteError`] where the folder does not exist, is read-only or full.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
     let write = || -> io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder_of(path))?;
+        let mut file = temporary(path)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         make_readable(file.as_file())?;
@@ -41,12 +41,54 @@ pub fn check_writable(path: &Path) -> Result<(), WriteError> {
         if path.is_dir() {
             return Err(io::Error::from(io::ErrorKind::IsADirectory));
         }
-        tempfile::NamedTempFile::new_in(folder_of(path)).map(drop)
+        temporary(path).map(drop)
     };
     check().map_err(|source| WriteError {
         path: path.to_owned(),
         source,
     })
+}
+
+const TEMPORARY: &str = ".secateur-";
+
+/// A new file beside `path`, which removes itself unless it is renamed or the process is killed.
+fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let prefix = match path.file_name() {
+        Some(name) => format!("{TEMPORARY}{}-", name.to_string_lossy()),
+        None => TEMPORARY.to_owned(),
+    };
+    tempfile::Builder::new()
+        .prefix(&prefix)
+        .suffix(".tmp")
+        .tempfile_in(folder_of(path))
+}
+
+/// Removes what writers of `path` that were killed left beside it. What cannot be removed stays.
+pub fn remove_leftovers(path: &Path) {
+    let Some(name) = path.file_name() else {
+        return;
+    };
+    let prefix = format!("{TEMPORARY}{}-", name.to_string_lossy());
+    remove_temporary(folder_of(path), &prefix);
+}
+
+/// Removes what writers into `folder` that were killed left there. What cannot be removed stays.
+pub fn remove_leftovers_in(folder: &Path) {
+    remove_temporary(folder, TEMPORARY);
+}
+
+fn remove_temporary(folder: &Path, prefix: &str) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(prefix) && name.ends_with(".tmp") {
+            // A leftover that stays does no harm.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// The CRC-32 of pieces of bytes in their order: tells one file from another, not from a forgery.
@@ -90,6 +132,24 @@ mod tests {
         write_atomic(&path, b"two").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn leftovers_of_a_killed_writer_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        write_atomic(&path, b"one").unwrap();
+        let other = folder.path().join("b.bin");
+        for file in [&path, &other] {
+            std::mem::forget(temporary(file).unwrap());
+        }
+        let count = || std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(count(), 3);
+        remove_leftovers(&path);
+        assert_eq!(count(), 2);
+        remove_leftovers_in(folder.path());
+        assert_eq!(count(), 1);
+        assert_eq!(std::fs::read(&path).unwrap(), b"one");
     }
 
     #[test]

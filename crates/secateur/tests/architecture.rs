@@ -131,9 +131,11 @@ fn library() -> Vec<Source> {
 /// The library, and the command under the name of its crate.
 fn everything() -> Vec<Source> {
     let mut sources = library();
-    for mut source in source::tree("crates/secateur-cli/src", &workspace(), "main.rs") {
-        source.home = "secateur-cli".to_owned();
-        sources.push(source);
+    for (home, root) in [("secateur-cli", "main.rs"), ("secateur-kernels", "lib.rs")] {
+        for mut source in source::tree(&format!("crates/{home}/src"), &workspace(), root) {
+            source.home = home.to_owned();
+            sources.push(source);
+        }
     }
     sources
 }

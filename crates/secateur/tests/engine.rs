@@ -4,7 +4,7 @@
 mod fixtures;
 
 use fixtures::Case;
-use secateur::exec::{BatchNormMode, BurnEngine, Engine, Request, Session};
+use secateur::exec::{BatchNormMode, BurnEngine, Engine, NativeEngine, Request, Session};
 use secateur::graph::Graph;
 use secateur::onnx;
 use secateur::tensor::{Floats, Tensor};
@@ -23,6 +23,10 @@ fn single_input(case: &Case) -> (Graph, Floats) {
     (graph, first.1.clone())
 }
 
+fn engines() -> [Box<dyn Engine>; 2] {
+    [Box::new(BurnEngine::new()), Box::new(NativeEngine::new())]
+}
+
 fn request(graph: &Graph, trainable: Vec<String>) -> Request<'_> {
     Request {
         graph,
@@ -39,7 +43,12 @@ fn request(graph: &Graph, trainable: Vec<String>) -> Request<'_> {
 
 #[test]
 fn every_operator_computes_what_onnx_runtime_computes() {
-    let engine = BurnEngine::new();
+    for engine in engines() {
+        check_every_operator_computes_what_onnx_runtime_computes(&*engine);
+    }
+}
+
+fn check_every_operator_computes_what_onnx_runtime_computes(engine: &dyn Engine) {
     let mut worst = BTreeMap::new();
     for case in fixtures::operators() {
         let (graph, input) = single_input(&case);
@@ -89,10 +98,15 @@ fn direction(like: &Floats) -> Floats {
 
 #[test]
 fn every_operator_has_the_gradient_of_its_forward_pass() {
+    for engine in engines() {
+        check_every_operator_has_the_gradient_of_its_forward_pass(&*engine);
+    }
+}
+
+fn check_every_operator_has_the_gradient_of_its_forward_pass(engine: &dyn Engine) {
     /// At most this many elements of each parameter are moved.
     const ELEMENTS: usize = 12;
     const STEP: f32 = 1.0 / 128.0;
-    let engine = BurnEngine::new();
     let (mut checked, mut wide) = (0, 0);
     for case in fixtures::operators() {
         let (mut graph, input) = single_input(&case);

@@ -2,6 +2,7 @@
 
 use super::{choice, settings, stated};
 use clap::{Args, ValueEnum};
+use secateur::exec::EngineKind;
 use secateur::pipeline::Settings;
 use secateur::verify::{Options, RuntimeKind};
 
@@ -36,6 +37,31 @@ impl GlobalArgs {
             threads: self.threads.map_or(0, usize::from),
             ..Options::default()
         }
+    }
+}
+
+/// What runs and trains networks.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct EngineArgs {
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = choice::of::<EngineKind>(ENGINES),
+        help = stated(
+            "What runs and trains networks: `native` is this program's own kernels, `burn` a second \
+             implementation to compare with",
+            choice::name(&settings::defaults().engine),
+        )
+    )]
+    pub engine: Option<EngineKind>,
+}
+
+const ENGINES: &[&str] = &["native", "burn"];
+
+impl EngineArgs {
+    pub fn apply(&self, settings: &mut Settings) {
+        settings.engine = self.engine.unwrap_or(settings.engine);
     }
 }
 

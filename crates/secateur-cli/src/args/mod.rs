@@ -9,7 +9,7 @@ mod settings;
 mod transfer;
 
 pub use data::DataArgs;
-pub use global::{Format, GlobalArgs, RuntimeArgs};
+pub use global::{EngineArgs, Format, GlobalArgs, RuntimeArgs};
 pub use prune::{CutArgs, RoundArgs};
 pub use settings::{RunArgs, SettingsArgs};
 pub use transfer::TransferArgs;

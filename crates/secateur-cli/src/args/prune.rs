@@ -124,6 +124,16 @@ pub struct RoundArgs {
         )
     )]
     pub halvings: Option<usize>,
+    #[arg(
+        long,
+        value_name = "X",
+        help = stated(
+            "A cut is kept where the drop on validation and this many of its standard errors are within the \
+             accuracy target",
+            settings::defaults().prune.margin,
+        )
+    )]
+    pub margin: Option<f64>,
 }
 
 impl RoundArgs {
@@ -133,6 +143,7 @@ impl RoundArgs {
         prune.recovery_epochs = self.recovery_epochs.unwrap_or(prune.recovery_epochs);
         prune.finetune_epochs = self.finetune_epochs.unwrap_or(prune.finetune_epochs);
         prune.halvings = self.halvings.unwrap_or(prune.halvings);
+        prune.margin = self.margin.unwrap_or(prune.margin);
     }
 }
 

@@ -5,7 +5,6 @@ use crate::args::{CompressArgs, Format};
 use crate::progress::Terminal;
 use crate::{Outcome, failure, output};
 use anyhow::{Result, bail};
-use secateur::exec::BurnEngine;
 use secateur::pipeline::{self, Job, Settings};
 use secateur::report::{CompressReport, MACS_NOTE};
 use std::path::Path;
@@ -34,7 +33,7 @@ pub fn run(args: &CompressArgs, progress: &Terminal) -> Result<Outcome> {
         resume: args.run.resume(),
         settings: &settings,
         runtime_options: &args.global.runtime_options(),
-        engine: &BurnEngine::default(),
+        engine: &*settings.engine.open(),
         progress,
     })
     .map_err(failure::about(&args.model))?;

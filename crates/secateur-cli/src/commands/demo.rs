@@ -6,7 +6,6 @@ use crate::progress::Terminal;
 use crate::{Outcome, failure};
 use anyhow::{Context, Result};
 use secateur::data::DataKind;
-use secateur::exec::BurnEngine;
 use secateur::files::write_atomic;
 use secateur::pipeline::{self, Job, Resume, Settings};
 use secateur::transfer::HeadChoice;
@@ -21,14 +20,15 @@ pub fn run(args: &DemoArgs, progress: &Terminal) -> Result<Outcome> {
     let model = folder.join("pretrained.onnx");
     let output = folder.join("small.onnx");
     write_atomic(&model, NETWORK)?;
+    let settings = settings();
     let report = pipeline::compress(&Job {
         model: &model,
         output: &output,
         run: folder,
         resume: Resume::No,
-        settings: &settings(),
+        settings: &settings,
         runtime_options: &args.global.runtime_options(),
-        engine: &BurnEngine::default(),
+        engine: &*settings.engine.open(),
         progress,
     })
     .map_err(failure::about(&model))?;

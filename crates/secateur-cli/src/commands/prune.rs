@@ -5,7 +5,6 @@ use crate::args::PruneCommand;
 use crate::progress::Terminal;
 use crate::{Outcome, failure, output};
 use anyhow::{Context, Result};
-use secateur::exec::BurnEngine;
 use secateur::files::{check_writable, write_atomic};
 use secateur::pipeline::{self, CutJob};
 use secateur::prune::PruningPlan;
@@ -34,7 +33,7 @@ pub fn run(args: &PruneCommand, progress: &Terminal) -> Result<Outcome> {
                 model: &args.model,
                 output: &args.output,
                 settings: &settings,
-                engine: &BurnEngine::default(),
+                engine: &*settings.engine.open(),
                 progress,
             })
             .map_err(failure::about(&args.model))?;

@@ -5,7 +5,6 @@ use crate::args::TransferCommand;
 use crate::progress::Terminal;
 use crate::{Outcome, failure, output};
 use anyhow::Result;
-use secateur::exec::BurnEngine;
 use secateur::pipeline::{self, TransferJob};
 
 pub fn run(args: &TransferCommand, progress: &Terminal) -> Result<Outcome> {
@@ -22,7 +21,7 @@ pub fn run(args: &TransferCommand, progress: &Terminal) -> Result<Outcome> {
         run: &folder,
         resume: args.run.resume(),
         settings: &settings,
-        engine: &BurnEngine::default(),
+        engine: &*settings.engine.open(),
         progress,
     })
     .map_err(failure::about(&args.model))?;

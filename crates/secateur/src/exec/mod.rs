@@ -5,13 +5,21 @@
 //! supplies the gradient of its loss with respect to the outputs.
 
 mod burn;
+mod native;
+mod plan;
 mod statistic;
+mod taps;
+
+#[cfg(test)]
+mod tests;
 
 pub use self::burn::{BurnDevice, BurnEngine};
+pub use self::native::NativeEngine;
 pub use self::statistic::Statistic;
 
 use crate::graph::Graph;
 use crate::tensor::Floats;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What normalises in `BatchNormalization` nodes.
@@ -80,6 +88,28 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// [`ExecError`] names a value that does not exist or a node that cannot run.
     fn session<'a>(&'a self, request: &Request<'_>) -> Result<Box<dyn Session + 'a>, ExecError>;
+}
+
+/// Which engine runs networks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// This project's kernels, on the processor.
+    #[default]
+    Native,
+    /// Burn, on the processor.
+    Burn,
+}
+
+impl EngineKind {
+    /// The engine.
+    #[must_use]
+    pub fn open(self) -> Box<dyn Engine> {
+        match self {
+            Self::Native => Box::new(NativeEngine::new()),
+            Self::Burn => Box::new(BurnEngine::new()),
+        }
+    }
 }
 
 /// The gradients of a loss with respect to the outputs, given the outputs.

@@ -9,13 +9,15 @@ use crate::cost::{self, Cost};
 use crate::data::{Augment, Order, Split};
 use crate::decompose::{DecomposeSummary, convolutions, examine};
 use crate::exec::{BatchNormMode, Engine, Request};
-use crate::files::{check_writable, write_atomic};
+use crate::files::{check_writable, remove_leftovers, write_atomic};
 use crate::fold::{FoldConfig, fold};
 use crate::graph::{Graph, factored_layers};
 use crate::onnx;
 use crate::progress::Progress;
 use crate::report::{CompressReport, LayerKind, LayerResult, Measure, TargetResult, VerifyResult};
-use crate::train::{FitSummary, Source, Trainable, accuracy, fit, names, steps_per_epoch};
+use crate::train::{
+    EngineAccuracy, FitSummary, Source, Trainable, accuracy, fit, names, steps_per_epoch,
+};
 use crate::transfer::TransferSummary;
 use crate::verify::{self, VerifyError};
 use serde::{Deserialize, Serialize};
@@ -44,8 +46,7 @@ pub struct Job<'j> {
 #[derive(Serialize, Deserialize)]
 struct TransferState {
     summary: TransferSummary,
-    val_top1: f64,
-    n_val: usize,
+    val: EngineAccuracy,
 }
 
 /// Does the whole job and writes the run's folder and the output.
@@ -58,6 +59,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let mut clock = Clock::default();
     check(settings)?;
     check_writable(job.output)?;
+    remove_leftovers(job.output);
     let runtime = verify::open(settings.verify.runtime, job.runtime_options)?;
     let model = onnx::read(job.model)?;
     let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
@@ -76,7 +78,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
                 transfer_network(engine, graph, &prepared, settings, &mut store, progress)?;
             let source = source(&prepared, settings);
             let logits = &trained.summary.logits;
-            let found = accuracy(
+            let val = accuracy(
                 engine,
                 &trained.graph,
                 logits,
@@ -84,11 +86,8 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
                 Split::Val,
                 progress,
             )?;
-            let state = TransferState {
-                val_top1: found.top1,
-                n_val: found.n,
-                summary: trained.summary,
-            };
+            let summary = trained.summary;
+            let state = TransferState { summary, val };
             Ok((trained.graph, state))
         })
     })?;
@@ -98,8 +97,8 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         "transferred network: {} parameters, {} MACs, validation top-1 {:.2} % (n = {})",
         original.params,
         original.macs,
-        100.0 * state.val_top1,
-        state.n_val
+        100.0 * state.val.top1,
+        state.val.n
     ));
 
     let (head, logits) = (state.summary.head.as_str(), state.summary.logits.as_str());
@@ -124,7 +123,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         logits,
         original: &original,
         original_bytes: before_bytes.len() as u64,
-        val_top1: state.val_top1,
+        val: &state.val,
         progress,
     };
     let pruned = clock.time("prune", || prune_in_rounds(&context, &decomposed))?;
@@ -161,8 +160,8 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         standard_error_pp: 100.0 * after_top1.standard_error,
         targets,
         layers: layer_results(&summary, &pruned.plan, &small),
-        val_top1_before: state.val_top1,
-        n_val: state.n_val,
+        val_top1_before: state.val.top1,
+        n_val: state.val.n,
         rounds: pruned.rounds,
         verify: verified,
         seconds: clock.into_seconds(),

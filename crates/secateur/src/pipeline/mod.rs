@@ -1,5 +1,6 @@
 //! The recipe: the only place that knows the order of the stages.
 
+mod choose;
 mod clock;
 mod compress;
 mod cut;
@@ -10,6 +11,7 @@ mod judge;
 mod prepare;
 mod rounds;
 mod run;
+mod score;
 mod settings;
 mod stages;
 mod target;

@@ -1,23 +1,21 @@
 //! Iterative pruning: train the scaling factors and gather their Taylor scores, cut, and go on
 //! until the targets stop it (docs/method.md, sections 5 and 7).
 
-use super::stages::{fit_config, shapes, source};
+use super::choose::{Choice, File, exported_size, is_within, removes_nothing};
+use super::score::Scoring;
+use super::stages::{fit_config, source};
 use super::{PipelineError, Prepared, Run, Settings, Target};
 use crate::cost;
 use crate::data::Split;
 use crate::exec::Engine;
-use crate::fold::{FoldConfig, fold};
-use crate::graph::{Graph, Size, factored_layers};
-use crate::importance::{Scores, TaylorWindow};
+use crate::graph::{Graph, factored_layers};
+use crate::importance::Scores;
 use crate::onnx::Model;
 use crate::progress::{Progress, Silent};
-use crate::prune::{
-    AboveBreakEven, Candidate, Goal, PLAN_VERSION, PruningPlan, SelectConfig, apply, select,
-};
+use crate::prune::{Goal, PLAN_VERSION, PruningPlan, apply};
 use crate::report::Round;
 use crate::train::{
-    FitSummary, NoCheckpoints, StepRecord, Trainable, accuracy, fit, names, reestimate_batch_norm,
-    steps_per_epoch,
+    AccuracyDrop, EngineAccuracy, FitSummary, accuracy, reestimate_batch_norm, steps_per_epoch,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -34,8 +32,8 @@ pub(super) struct Context<'c> {
     /// Size of the transferred network, as exported.
     pub original: &'c cost::Cost,
     pub original_bytes: u64,
-    /// Its validation accuracy.
-    pub val_top1: f64,
+    /// Its accuracy on validation.
+    pub val: &'c EngineAccuracy,
     pub progress: &'c dyn Progress,
 }
 
@@ -66,8 +64,9 @@ pub(super) fn prune_in_rounds(
             round: 0,
             step: 0.0,
             size: exported_size(decomposed, context.prepared)?,
-            val_top1_cut: context.val_top1,
+            val_top1_cut: context.val.top1,
             val_top1: 0.0,
+            drop: AccuracyDrop::default(),
             recovered: false,
             accepted: true,
         };
@@ -79,12 +78,8 @@ pub(super) fn prune_in_rounds(
         window(context, decomposed, start, plan)
     })?;
     let mut rounds = vec![state.round.clone()];
-    let mut step = settings.step;
-    let mut failures = 0;
-    while !is_small_enough(context, state.round.size) {
-        let Some(plan) = next_plan(context, &graph, &state.scores, step)? else {
-            break;
-        };
+    let mut pace = Pace::new(settings.step, settings.halvings);
+    while let Some(plan) = next_plan(context, &graph, &state.scores, pace.step)? {
         let number = rounds.len();
         let cumulative = if state.plan.layers.is_empty() {
             plan.clone()
@@ -95,7 +90,7 @@ pub(super) fn prune_in_rounds(
             context
                 .run
                 .stage(&format!("round-{number:02}"), context.model, || {
-                    cut_and_train(context, &graph, &plan, cumulative, number, step)
+                    cut_and_train(context, &graph, &plan, cumulative, number, pace.step)
                 })?;
         note_round(context, &tried.round);
         rounds.push(tried.round.clone());
@@ -106,13 +101,10 @@ pub(super) fn prune_in_rounds(
             .collect();
         crate::files::write_atomic(&context.run.path("history.jsonl"), history.as_bytes())?;
         if tried.round.accepted {
+            pace.succeeded(spent(context, &tried.round.drop));
             (graph, state) = (cut, tried);
-        } else {
-            failures += 1;
-            step /= 2.0;
-            if failures > settings.halvings {
-                break;
-            }
+        } else if !pace.failed() {
+            break;
         }
     }
     Ok(Pruned {
@@ -122,40 +114,42 @@ pub(super) fn prune_in_rounds(
     })
 }
 
-/// Whether the targets on size hold, so that nothing more has to go. Without such a target pruning
-/// goes on for as long as the accuracy holds.
-fn is_small_enough(context: &Context<'_>, size: Size) -> bool {
-    let sizes: Vec<&Target> = context
-        .settings
-        .prune
-        .targets
-        .iter()
-        .filter(|target| !matches!(target, Target::AccDrop(_)))
-        .collect();
-    !sizes.is_empty()
-        && sizes.iter().all(|target| match target {
-            Target::AccDrop(_) => true,
-            Target::Params(_) => size.params as f64 <= wanted(context, target),
-            Target::Macs(_) => size.macs as f64 <= wanted(context, target),
-            Target::Size(_) => predicted_bytes(context, size) <= wanted(context, target),
-        })
+/// How much one round removes.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    step: f64,
+    least: f64,
+    has_failed: bool,
 }
 
-fn wanted(context: &Context<'_>, target: &Target) -> f64 {
-    target.want(context.original, context.original_bytes)
+impl Pace {
+    fn new(step: f64, halvings: usize) -> Self {
+        let halvings = i32::try_from(halvings).unwrap_or(i32::MAX);
+        Self {
+            step,
+            least: step * 0.5_f64.powi(halvings),
+            has_failed: false,
+        }
+    }
+
+    /// Far from its limit (`spent` is the share of the accuracy budget that is used up), and as long
+    /// as nothing went wrong, the next round takes more.
+    fn succeeded(&mut self, spent: Option<f64>) {
+        if spent.is_some_and(|spent| spent < 0.5) && !self.has_failed {
+            self.step = (1.5 * self.step).min(0.5);
+        }
+    }
+
+    /// The next try takes half; `false` where that is less than is worth a try.
+    fn failed(&mut self) -> bool {
+        self.has_failed = true;
+        self.step /= 2.0;
+        self.step >= self.least
+    }
 }
 
-/// Bytes of the exported file: four for each parameter less than the original's.
-fn predicted_bytes(context: &Context<'_>, size: Size) -> f64 {
-    let fewer = context.original.params as f64 - size.params as f64;
-    context.original_bytes as f64 - 4.0 * fewer + NODE_BYTES * context.original.layers.len() as f64
-}
-
-/// Room for the nodes and names of a second factor, bytes a layer.
-const NODE_BYTES: f64 = 300.0;
-
-/// The next cut: a share of the directions, but no further than the targets on size ask for.
-/// `None` where nothing more can go.
+/// The next cut: a share of what is left, but no further than the targets on size ask for. `None`
+/// where those hold, or nothing more can go.
 fn next_plan(
     context: &Context<'_>,
     graph: &Graph,
@@ -163,77 +157,34 @@ fn next_plan(
     step: f64,
 ) -> Result<Option<PruningPlan>, PipelineError> {
     let settings = &context.settings.prune;
-    let inferred = shapes(graph, context.prepared)?;
-    let layers = factored_layers(graph);
-    let mut candidates = Vec::new();
-    for layer in &layers {
-        if let Some(positions) = layer.positions(&inferred) {
-            candidates.push(Candidate::new(layer, positions));
-        }
-    }
-    let total = exported_size(graph, context.prepared)?;
-    let mut rest = total;
-    for candidate in &candidates {
-        let size = candidate.shape.size_at(candidate.rank, candidate.positions);
-        rest.params = rest.params.saturating_sub(size.params);
-        rest.macs = rest.macs.saturating_sub(size.macs);
-    }
-    let config = |goal: Goal, above: AboveBreakEven| SelectConfig {
-        goal,
-        per: settings.per,
-        min_rank: 1,
-        align: settings.align,
-        above_break_even: above,
-        rest,
-    };
-    let plan = select(
-        &candidates,
-        scores,
-        &config(Goal::Remove(step), AboveBreakEven::Cut),
-    )?;
-    let removes_nothing = |plan: &PruningPlan| {
-        plan.layers
-            .values()
-            .all(|layer| layer.keep.len() == layer.rank)
-    };
-    if removes_nothing(&plan) {
+    let choice = Choice::of(graph, &factored_layers(graph), context.prepared, settings)?;
+    let want = |target: &Target| target.want(context.original, context.original_bytes);
+    let wants: Vec<(Target, f64)> = settings.targets.iter().map(|t| (*t, want(t))).collect();
+    let goals = choice.goals(
+        &wants,
+        File {
+            bytes: context.original_bytes,
+            params: context.original.params,
+            layers: context.original.layers.len(),
+        },
+    );
+    let all_within =
+        |size| !goals.is_empty() && goals.iter().all(|goal: &Goal| is_within(size, goal));
+    if all_within(choice.total) {
         return Ok(None);
     }
-    // Where this cut would go below a target on size, cut just as far as the target.
-    let mut goals = Vec::new();
-    for target in &settings.targets {
-        let want = wanted(context, target);
-        match target {
-            Target::AccDrop(_) => {}
-            Target::Params(_) => goals.push(Goal::Params(want as u64)),
-            Target::Macs(_) => goals.push(Goal::Macs(want as u64)),
-            Target::Size(_) => {
-                let over = predicted_bytes(context, total) - want;
-                let params = total.params as f64 - (over / 4.0).max(0.0);
-                goals.push(Goal::Params(params.max(0.0) as u64));
+    let mut plan = choice.plan_step(scores, step)?;
+    // Where this cut would go below every target on size, cut just as far as the targets.
+    if plan.as_ref().is_some_and(|plan| all_within(plan.predicted)) {
+        for goal in &goals {
+            let exact = choice.plan(scores, *goal)?;
+            if all_within(exact.predicted) {
+                plan = Some(exact);
+                break;
             }
         }
     }
-    let overshoots = !goals.is_empty()
-        && goals.iter().all(|goal| match goal {
-            Goal::Params(want) => plan.predicted.params <= *want,
-            Goal::Macs(want) => plan.predicted.macs <= *want,
-            Goal::Remove(_) => true,
-        });
-    if !overshoots {
-        return Ok(Some(plan));
-    }
-    let mut smallest: Option<PruningPlan> = None;
-    for goal in goals {
-        let exact = select(&candidates, scores, &config(goal, AboveBreakEven::Cut))?;
-        let smaller = smallest
-            .as_ref()
-            .is_none_or(|found| exact.predicted.params < found.predicted.params);
-        if smaller {
-            smallest = Some(exact);
-        }
-    }
-    Ok(smallest.filter(|plan| !removes_nothing(plan)))
+    Ok(plan.filter(|plan| !removes_nothing(plan)))
 }
 
 /// Applies a plan, re-estimates batch norm, trains, and trains longer where the accuracy asks for
@@ -256,18 +207,18 @@ fn cut_and_train(
         settings.prune.batch_norm_images,
         settings.seed,
     )?;
-    let after_cut = validation(context, &graph)?;
+    let after_cut = validation(context, &graph)?.top1;
     let round = Round {
         round: number,
         step,
         size: exported_size(&graph, context.prepared)?,
         val_top1_cut: after_cut,
         val_top1: 0.0,
+        drop: AccuracyDrop::default(),
         recovered: false,
         accepted: true,
     };
     let (graph, mut state) = window(context, &graph, round, cumulative)?;
-    state.round.accepted = is_accurate_enough(context, state.round.val_top1);
     if state.round.accepted || settings.prune.recovery_epochs == 0 {
         return Ok((graph, state));
     }
@@ -277,11 +228,10 @@ fn cut_and_train(
         check_every: per_epoch,
         first_epoch: first_epoch(number) + ROUND_EPOCHS / 2,
     };
-    let (graph, summary, scores) = train_and_score(context, &graph, training)?;
+    let (graph, _, scores) = train_and_score(context, &graph, training)?;
     state.scores = scores;
-    state.round.val_top1 = summary.best.val_top1;
     state.round.recovered = true;
-    state.round.accepted = is_accurate_enough(context, state.round.val_top1);
+    judge(context, &graph, &mut state.round)?;
     Ok((graph, state))
 }
 
@@ -313,8 +263,8 @@ fn window(
         check_every: 0,
         first_epoch: first_epoch(round.round),
     };
-    let (graph, summary, scores) = train_and_score(context, graph, training)?;
-    round.val_top1 = summary.best.val_top1;
+    let (graph, _, scores) = train_and_score(context, graph, training)?;
+    judge(context, &graph, &mut round)?;
     let state = RoundState {
         round,
         plan,
@@ -323,75 +273,61 @@ fn window(
     Ok((graph, state))
 }
 
-/// Trains scaling factors, batch-norm affines and head, and gathers the Taylor scores of the
-/// directions on the way.
 fn train_and_score(
     context: &Context<'_>,
     graph: &Graph,
     training: Training,
 ) -> Result<(Graph, FitSummary, Scores), PipelineError> {
     let settings = context.settings;
-    let source = source(context.prepared, settings);
-    let trainable = names(graph, Trainable::Scaling, Some(context.head));
     let mut config = fit_config(settings, graph, settings.prune.lr, training.steps);
     config.check_every = training.check_every;
     config.first_epoch = training.first_epoch;
-    let (mut window, mut broken) = (TaylorWindow::new(&factored_layers(graph)), None);
-    let mut observe = |step: &StepRecord<'_>| {
-        if let Err(error) = window.add(step.gradients, step.values) {
-            broken.get_or_insert(error);
-        }
+    let scoring = Scoring {
+        engine: context.engine,
+        prepared: context.prepared,
+        settings,
+        head: context.head,
+        logits: context.logits,
+        progress: context.progress,
     };
-    let (graph, summary) = fit(
-        context.engine,
-        graph,
-        context.logits,
-        &trainable,
-        &source,
-        &config,
-        &mut observe,
-        &mut NoCheckpoints,
-        context.progress,
-    )?;
-    match broken {
-        Some(error) => Err(error.into()),
-        None => Ok((graph, summary, window.scores()?)),
-    }
+    scoring.train_and_score(graph, &factored_layers(graph), &config)
 }
 
-fn validation(context: &Context<'_>, graph: &Graph) -> Result<f64, PipelineError> {
+fn validation(context: &Context<'_>, graph: &Graph) -> Result<EngineAccuracy, PipelineError> {
     let source = source(context.prepared, context.settings);
-    let found = accuracy(
+    Ok(accuracy(
         context.engine,
         graph,
         context.logits,
         &source,
         Split::Val,
         &Silent,
-    )?;
-    Ok(found.top1)
+    )?)
 }
 
-fn is_accurate_enough(context: &Context<'_>, val_top1: f64) -> bool {
-    context
-        .settings
-        .prune
-        .targets
-        .iter()
-        .all(|target| match target {
-            Target::AccDrop(points) => 100.0 * (context.val_top1 - val_top1) <= *points,
-            Target::Params(_) | Target::Macs(_) | Target::Size(_) => true,
-        })
+/// Holds a trained network of a round against the accuracy targets.
+fn judge(context: &Context<'_>, graph: &Graph, round: &mut Round) -> Result<(), PipelineError> {
+    let found = validation(context, graph)?;
+    round.val_top1 = found.top1;
+    round.drop = AccuracyDrop::between(&context.val.hits, &found.hits);
+    round.accepted = spent(context, &round.drop).is_none_or(|spent| spent <= 1.0);
+    Ok(())
 }
 
-/// Size of a graph as it would be exported.
-pub(super) fn exported_size(graph: &Graph, prepared: &Prepared) -> Result<Size, PipelineError> {
-    let (folded, _) = fold(graph, &FoldConfig::default())?;
-    let cost = cost::of(&folded, &shapes(&folded, prepared)?);
-    Ok(Size {
-        params: cost.params,
-        macs: cost.macs,
-    })
+/// The share of the accuracy budget that a drop and its reserve use up, of the tightest target;
+/// `None` where no target is one of accuracy.
+fn spent(context: &Context<'_>, drop: &AccuracyDrop) -> Option<f64> {
+    let prune = &context.settings.prune;
+    let worst = drop.points + prune.margin * drop.standard_error;
+    let budget = |target: &Target| match target {
+        Target::AccDrop(points) => Some(*points),
+        Target::Params(_) | Target::Macs(_) | Target::Size(_) => None,
+    };
+    let budgets = prune.targets.iter().filter_map(budget);
+    let share = |points: f64| {
+        if worst <= 0.0 { 0.0 } else { worst / points }
+    };
+    budgets.map(share).reduce(f64::max)
 }
 
 fn note_round(context: &Context<'_>, round: &Round) {

@@ -4,7 +4,7 @@
 //! that both go on from the same bits.
 
 use super::{PipelineError, Prepared, Settings};
-use crate::files::{checksum, write_atomic};
+use crate::files::{checksum, remove_leftovers_in, write_atomic};
 use crate::graph::Graph;
 use crate::onnx::{self, Model};
 use crate::train::CheckpointFile;
@@ -92,6 +92,8 @@ impl Run {
         let checkpoints = run.path("checkpoints");
         std::fs::create_dir_all(&checkpoints)
             .map_err(|e| run.problem(&format!("cannot create it: {e}")))?;
+        remove_leftovers_in(&run.folder);
+        remove_leftovers_in(&checkpoints);
         write_atomic(&config, text.as_bytes())?;
         Ok(run)
     }

@@ -2,6 +2,7 @@
 
 use super::Target;
 use crate::data::{Augment, DataKind};
+use crate::exec::EngineKind;
 use crate::prune::Per;
 use crate::train::Trainable;
 use crate::transfer::{HeadChoice, InsertBatchNorm};
@@ -15,6 +16,8 @@ use std::path::PathBuf;
 pub struct Settings {
     /// Seed of everything random (0).
     pub seed: u64,
+    /// What runs and trains networks (native).
+    pub engine: EngineKind,
     /// The data.
     pub data: DataSettings,
     /// From the pre-trained network to the user's classes.
@@ -123,6 +126,8 @@ pub struct PruneSettings {
     pub align: usize,
     /// How often a failed cut is tried again at half the step (2).
     pub halvings: usize,
+    /// Reserve of an accuracy target, in standard errors of the drop on validation (1).
+    pub margin: f64,
     /// Training images for batch-norm statistics after a cut (1024).
     pub batch_norm_images: usize,
 }
@@ -140,6 +145,7 @@ impl Default for PruneSettings {
             per: Per::Parameter,
             align: 1,
             halvings: 2,
+            margin: 1.0,
             batch_norm_images: 1024,
         }
     }

@@ -21,6 +21,7 @@ pub use table::{Align, Table};
 pub use tables::MACS_NOTE;
 
 use crate::graph::Size;
+use crate::train::AccuracyDrop;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -107,7 +108,7 @@ pub struct VerifyResult {
 pub struct Round {
     /// 0 is the network before the first cut.
     pub round: usize,
-    /// Fraction of the remaining directions that was to go.
+    /// Fraction of the remaining size of the layers that was to go.
     pub step: f64,
     /// Size as it would be exported.
     pub size: Size,
@@ -115,6 +116,8 @@ pub struct Round {
     pub val_top1_cut: f64,
     /// Validation accuracy after training.
     pub val_top1: f64,
+    /// What that is below the uncut network's, image by image.
+    pub drop: AccuracyDrop,
     /// Whether the extra passes of training were needed.
     pub recovered: bool,
     /// Whether it was kept.

@@ -100,6 +100,7 @@ impl CompressReport {
             "#MACs",
             "#val top-1 after the cut",
             "#after training",
+            "#drop, points",
             "outcome",
         ];
         let mut table = Table::new("Rounds", &columns);
@@ -121,6 +122,10 @@ impl CompressReport {
                 share(round.size.macs, self.before.macs),
                 percent(round.val_top1_cut),
                 percent(round.val_top1),
+                format!(
+                    "{:.2} ± {:.2}",
+                    round.drop.points, round.drop.standard_error
+                ),
                 outcome.to_owned(),
             ]);
         }

@@ -12,6 +12,10 @@ fn report() -> CompressReport {
         },
         val_top1_cut: val_top1 - 0.01,
         val_top1,
+        drop: AccuracyDrop {
+            points: 100.0 * (0.92 - val_top1),
+            standard_error: 0.4,
+        },
         recovered: false,
         accepted,
     };

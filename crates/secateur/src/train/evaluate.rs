@@ -8,7 +8,7 @@ use crate::progress::Progress;
 use serde::{Deserialize, Serialize};
 
 /// Accuracy and loss over a split.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EngineAccuracy {
     /// Fraction of images whose largest score is their label's.
     pub top1: f64,
@@ -16,6 +16,38 @@ pub struct EngineAccuracy {
     pub loss: f64,
     /// Number of images.
     pub n: usize,
+    /// For each image of the split in its stored order, whether it was classified as its label.
+    pub hits: Vec<bool>,
+}
+
+/// Accuracy lost between two networks on the same images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AccuracyDrop {
+    /// Percentage points of top-1 lost; negative where it was gained.
+    pub points: f64,
+    /// Its standard error, percentage points. Only images on which the networks disagree carry
+    /// any: with `b` lost and `c` won of `n` it is `sqrt(b + c - (b - c)^2 / n) / n` (the paired
+    /// form, as in McNemar's test), far below the binomial error of either accuracy.
+    pub standard_error: f64,
+}
+
+impl AccuracyDrop {
+    /// The drop from `before` to `after`, image by image.
+    #[must_use]
+    pub fn between(before: &[bool], after: &[bool]) -> Self {
+        let count = |lost: bool| {
+            let pairs = before.iter().zip(after);
+            pairs.filter(|&(b, a)| *b == lost && *a != lost).count() as f64
+        };
+        let (lost, won) = (count(true), count(false));
+        let n = before.len().max(1) as f64;
+        let difference = lost - won;
+        let variance = (lost + won - difference * difference / n).max(0.0);
+        Self {
+            points: 100.0 * difference / n,
+            standard_error: 100.0 * variance.sqrt() / n,
+        }
+    }
 }
 
 /// Top-1 accuracy and mean cross-entropy of value `logits` over `split`.
@@ -39,7 +71,7 @@ pub fn accuracy(
         batch_norm: BatchNormMode::Stored,
     })?;
     let classes = source.dataset.classes().len();
-    let (mut correct, mut total_loss, mut n) = (0, 0.0, 0);
+    let (mut hits, mut total_loss) = (Vec::new(), 0.0);
     progress.begin("evaluate", source.dataset.len(split) as u64);
     for batch in source.batches(split, Order::Stored, Augment::None) {
         let batch = batch?;
@@ -53,16 +85,66 @@ pub fn accuracy(
             });
         }
         let loss = cross_entropy(scores, &batch.labels, 0.0);
-        correct += loss.correct;
+        hits.extend(loss.hits);
         total_loss += loss.mean * batch.labels.len() as f64;
-        n += batch.labels.len();
         progress.advance(batch.labels.len() as u64);
     }
     progress.end();
+    let n = hits.len();
     let images = n.max(1) as f64;
     Ok(EngineAccuracy {
-        top1: correct as f64 / images,
+        top1: hits.iter().filter(|&&hit| hit).count() as f64 / images,
         loss: total_loss / images,
         n,
+        hits,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drop_counts_the_images_on_which_two_networks_disagree() {
+        let mut before = vec![true; 90];
+        before.extend([false; 10]);
+        // Six images lost, two won.
+        let mut after = before.clone();
+        after[..6].fill(false);
+        after[98..].fill(true);
+        let drop = AccuracyDrop::between(&before, &after);
+        assert!((drop.points - 4.0).abs() < 1e-12);
+        assert!((drop.standard_error - (8.0_f64 - 16.0 / 100.0).sqrt()).abs() < 1e-12);
+        assert_eq!(AccuracyDrop::between(&after, &before).points, -drop.points);
+        assert_eq!(
+            AccuracyDrop::between(&before, &before),
+            AccuracyDrop::default()
+        );
+    }
+
+    /// The standard error is the spread of the drop over draws of the images.
+    #[test]
+    fn the_standard_error_is_the_spread_over_resampled_images() {
+        use rand::{Rng, SeedableRng};
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(5);
+        let pairs: Vec<(bool, bool)> = (0..200)
+            .map(|_| (random.random_bool(0.9), random.random_bool(0.8)))
+            .collect();
+        let split = |pairs: &[(bool, bool)]| {
+            let (before, after): (Vec<bool>, Vec<bool>) = pairs.iter().copied().unzip();
+            AccuracyDrop::between(&before, &after)
+        };
+        let draws: Vec<f64> = (0..4000)
+            .map(|_| {
+                let drawn: Vec<(bool, bool)> = (0..200)
+                    .map(|_| pairs[random.random_range(0..200)])
+                    .collect();
+                split(&drawn).points
+            })
+            .collect();
+        let mean = draws.iter().sum::<f64>() / draws.len() as f64;
+        let spread = draws.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / draws.len() as f64;
+        let ratio = spread.sqrt() / split(&pairs).standard_error;
+        assert!((ratio - 1.0).abs() < 0.06, "{ratio}");
+    }
 }

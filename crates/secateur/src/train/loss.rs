@@ -8,8 +8,8 @@ use ndarray::{ArcArray, IxDyn};
 pub struct Loss {
     /// Mean cross-entropy over the images, nats.
     pub mean: f64,
-    /// Images whose largest logit is the label's.
-    pub correct: usize,
+    /// For each image, whether its largest logit is the label's.
+    pub hits: Vec<bool>,
     /// Gradient of the mean loss with respect to the logits, in the shape of the logits.
     pub gradient: Floats,
 }
@@ -23,7 +23,7 @@ pub fn cross_entropy(logits: &Floats, labels: &[usize], smoothing: f64) -> Loss 
     let n_images = labels.len();
     let n_classes = logits.len().checked_div(n_images).unwrap_or(0);
     let mut gradient = Vec::with_capacity(logits.len());
-    let (mut total, mut correct) = (0.0_f64, 0);
+    let (mut total, mut hits) = (0.0_f64, Vec::with_capacity(n_images));
     let values: Vec<f32> = logits.iter().copied().collect();
     for (row, &label) in values.chunks(n_classes.max(1)).zip(labels) {
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -35,14 +35,14 @@ pub fn cross_entropy(logits: &Floats, labels: &[usize], smoothing: f64) -> Loss 
             total -= target * (f64::from(logit - largest) - sum.ln());
             gradient.push(((exp / sum - target) / n_images as f64) as f32);
         }
-        correct += usize::from(predicted_class(row) == Some(label));
+        hits.push(predicted_class(row) == Some(label));
     }
     let shape = IxDyn(logits.shape());
     let gradient = ArcArray::from_shape_vec(shape, gradient)
         .unwrap_or_else(|_| ArcArray::zeros(IxDyn(logits.shape())));
     Loss {
         mean: total / n_images.max(1) as f64,
-        correct,
+        hits,
         gradient,
     }
 }
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_nan_row_is_wrong() {
         let loss = cross_entropy(&logits(&[f32::NAN, 1.0], 2), &[1], 0.0);
-        assert_eq!(loss.correct, 0);
+        assert_eq!(loss.hits, [false]);
         assert!(loss.mean.is_nan());
     }
 

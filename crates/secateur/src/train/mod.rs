@@ -13,7 +13,7 @@ pub use batch_norm::{
     ChannelMoments, channel_moments, has_batch_norm, reestimate_batch_norm, training_batches,
 };
 pub use checkpoint::{CheckpointError, CheckpointFile, CheckpointStore, FitState, NoCheckpoints};
-pub use evaluate::{EngineAccuracy, accuracy};
+pub use evaluate::{AccuracyDrop, EngineAccuracy, accuracy};
 pub use fit::{CheckRecord, FitConfig, FitSummary, Schedule, StepRecord, fit, steps_per_epoch};
 pub use loss::{Loss, cross_entropy, predicted_class};
 pub use optimizer::{Optimizer, Rule};

@@ -199,7 +199,7 @@ pub fn transfer(
 mod tests {
     use super::*;
     use crate::data::{Augment, DataOptions, Dataset, Preprocess};
-    use crate::exec::BurnEngine;
+    use crate::exec::NativeEngine;
     use crate::graph::{ConvAttrs, Dim, Node, Op, ValueDecl};
     use crate::progress::Silent;
     use crate::tensor::{ElementType, Tensor};
@@ -301,7 +301,7 @@ mod tests {
             statistics_images: n_images,
             fit,
         };
-        let engine = BurnEngine::default();
+        let engine = NativeEngine::new();
         let graph = features();
         let (new, summary) = transfer(
             &engine,

@@ -190,7 +190,7 @@ fn score(
         let logits = (x.dot(weight) + bias) * factor;
         let logits = logits.mapv(|v| v as f32).into_dyn().into_shared();
         let found = cross_entropy(&logits, labels, 0.0);
-        correct += found.correct;
+        correct += found.hits.iter().filter(|&&hit| hit).count();
         loss += found.mean * labels.len() as f64;
         n += labels.len();
     }

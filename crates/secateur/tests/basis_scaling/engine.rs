@@ -7,7 +7,7 @@ use crate::graphs::{config, images, network, some_plan, trained};
 use crate::reference::{max_abs, output};
 use ndarray::{Array3, ArrayD};
 use secateur::decompose::{OutputScale, convolutions, factored_layers};
-use secateur::exec::{BatchNormMode, BurnEngine, Engine, Request};
+use secateur::exec::{BatchNormMode, Engine, NativeEngine, Request};
 use secateur::graph::{FactorMatrices, FactoredKind, FactoredLayer, Graph};
 use secateur::importance::{TaylorWindow, scaling_gradient};
 use secateur::progress::Silent;
@@ -30,7 +30,7 @@ fn request<'a>(graph: &'a Graph, trainable: &[String], batch_norm: BatchNormMode
 }
 
 fn forward(graph: &Graph) -> ArrayD<f64> {
-    let engine = BurnEngine::new();
+    let engine = NativeEngine::new();
     let mut session = engine
         .session(&request(graph, &[], BatchNormMode::Stored))
         .unwrap();
@@ -48,7 +48,7 @@ fn gradients(
     trainable: &[String],
     batch_norm: BatchNormMode,
 ) -> BTreeMap<String, Floats> {
-    let engine = BurnEngine::new();
+    let engine = NativeEngine::new();
     let mut session = engine
         .session(&request(graph, trainable, batch_norm))
         .unwrap();

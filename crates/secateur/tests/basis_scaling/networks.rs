@@ -5,7 +5,7 @@
 //! other: outputs are compared to 1e-3 of the largest.
 
 use secateur::decompose::{DecomposeConfig, Kept, OutputScale, convolutions, factored_layers};
-use secateur::exec::{BatchNormMode, BurnEngine, Engine, Request};
+use secateur::exec::{BatchNormMode, Engine, NativeEngine, Request};
 use secateur::fold::{FoldConfig, SizeRule, fold};
 use secateur::graph::Graph;
 use secateur::onnx;
@@ -47,7 +47,7 @@ fn forward(graph: &Graph, input: &Floats) -> Floats {
         taps: Vec::new(),
         batch_norm: BatchNormMode::Stored,
     };
-    let engine = BurnEngine::new();
+    let engine = NativeEngine::new();
     let mut session = engine.session(&request).unwrap();
     session.forward(input).unwrap().remove(0)
 }

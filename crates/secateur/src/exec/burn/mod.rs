@@ -9,16 +9,13 @@ mod apply;
 mod arithmetic;
 mod conv;
 mod linear;
+pub(super) mod node;
 mod norm;
-mod plan;
 mod pool;
 mod reduce;
 mod session;
 mod shape;
 mod value;
-
-#[cfg(test)]
-mod tests;
 
 use self::session::BurnSession;
 use super::{Engine, ExecError, Request, Session};

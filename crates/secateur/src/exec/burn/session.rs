@@ -1,8 +1,9 @@
 //! Runs a graph on a device: the values at hand, the leaves that gradients are kept for, the taps.
 
 use super::apply::{Args, apply};
-use super::plan::{Plan, Schedule, Wanted};
 use super::value::{Value, with_tensor};
+use crate::exec::plan::{MAX_RANK, Plan, Schedule, Wanted, check_output_gradients};
+use crate::exec::taps::Taps;
 use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
 use crate::graph::{Graph, Operands};
 use crate::tensor::{Floats, Tensor};
@@ -16,14 +17,13 @@ pub(super) struct BurnSession {
     graph: Graph,
     input: String,
     outputs: Vec<String>,
-    taps: Vec<Tap>,
+    taps: Taps,
     batch_norm: BatchNormMode,
     wanted: Wanted,
     /// `f32` initializers on the device, trainable ones included.
     parameters: BTreeMap<String, Value>,
     trainable: Vec<String>,
     plan: Option<Plan>,
-    statistics: BTreeMap<Tap, Statistic>,
 }
 
 /// Whether a backward pass follows.
@@ -44,71 +44,27 @@ struct Running {
 impl BurnSession {
     /// Checks `request` and copies its `f32` initializers to `device`.
     pub(super) fn new(device: Device, request: &Request<'_>) -> Result<Self, ExecError> {
+        let (wanted, input) = Wanted::of(request)?;
         let graph = request.graph.clone();
-        let [input] = graph.inputs.as_slice() else {
-            return Err(ExecError::Inputs(graph.inputs.len()));
-        };
-        let input = input.name.clone();
-        let is_computed = |name: &str| {
-            graph
-                .nodes
-                .iter()
-                .any(|node| node.outputs.iter().any(|o| o == name))
-        };
-        for name in request
-            .outputs
-            .iter()
-            .chain(request.taps.iter().map(|tap| &tap.value))
-        {
-            let is_known =
-                *name == input || is_computed(name) || graph.initializers.contains_key(name);
-            if name.is_empty() || !is_known {
-                return Err(ExecError::UnknownValue(name.clone()));
-            }
-        }
-        for name in &request.trainable {
-            match graph.initializers.get(name) {
-                None => return Err(ExecError::UnknownValue(name.clone())),
-                Some(Tensor::F32(_)) => {}
-                Some(other) => {
-                    let problem = format!("trainable, but of type {:?}", other.element_type());
-                    return Err(ExecError::Parameter {
-                        name: name.clone(),
-                        problem,
-                    });
-                }
-            }
-        }
         let mut parameters = BTreeMap::new();
         for (name, tensor) in &graph.initializers {
             if let Tensor::F32(array) = tensor
-                && array.ndim() <= super::value::MAX_RANK
+                && array.ndim() <= MAX_RANK
                 && !array.is_empty()
             {
                 parameters.insert(name.clone(), Value::from_host(array, &device));
             }
         }
-        let mut wanted = Wanted::default();
-        wanted.forward.extend(request.outputs.iter().cloned());
-        for tap in &request.taps {
-            wanted.step.insert(tap.value.clone());
-            if tap.of == Of::Activation {
-                wanted.forward.insert(tap.value.clone());
-            }
-        }
-        wanted.step.extend(wanted.forward.iter().cloned());
-        wanted.trainable.extend(request.trainable.iter().cloned());
         Ok(Self {
             device,
             input,
             outputs: request.outputs.clone(),
-            taps: request.taps.clone(),
+            taps: Taps::new(&request.taps),
             batch_norm: request.batch_norm,
             wanted,
             parameters,
             trainable: request.trainable.clone(),
             plan: None,
-            statistics: BTreeMap::new(),
             graph,
         })
     }
@@ -203,19 +159,11 @@ impl BurnSession {
         value: Value,
     ) -> Result<(), ExecError> {
         let mut value = value;
-        if self
-            .taps
-            .iter()
-            .any(|tap| tap.value == name && tap.of == Of::Activation)
-        {
+        if self.taps.look_at(name, Of::Activation) {
             let array = value.clone().into_host(plan.shape(name))?;
-            self.fold(name, Of::Activation, &array)?;
+            self.taps.fold(name, Of::Activation, &array)?;
         }
-        let has_gradient_tap = self
-            .taps
-            .iter()
-            .any(|tap| tap.value == name && tap.of == Of::Gradient);
-        if pass == Pass::Step && has_gradient_tap {
+        if pass == Pass::Step && self.taps.look_at(name, Of::Gradient) {
             // A value that is recorded cannot itself keep its gradient: a leaf of zeros added to
             // it receives the same one. Any other value becomes a leaf.
             let leaf;
@@ -232,36 +180,6 @@ impl BurnSession {
             running.tapped.insert(name.to_owned(), leaf);
         }
         running.values.insert(name.to_owned(), value);
-        Ok(())
-    }
-
-    /// Adds a batch to the statistics of every tap on this side of a value.
-    fn fold(&mut self, name: &str, of: Of, array: &Floats) -> Result<(), ExecError> {
-        for tap in self
-            .taps
-            .iter()
-            .filter(|tap| tap.value == name && tap.of == of)
-        {
-            if array.ndim() < 2 {
-                let rank = array.ndim();
-                return Err(ExecError::Tap {
-                    value: name.to_owned(),
-                    problem: format!("rank {rank}, but images and channels are two axes"),
-                });
-            }
-            let channels = array.shape()[1];
-            let statistic = self
-                .statistics
-                .entry(tap.clone())
-                .or_insert_with(|| Statistic::new(tap.keep, channels));
-            if statistic.channels() != channels {
-                return Err(ExecError::Tap {
-                    value: name.to_owned(),
-                    problem: format!("{channels} channels after {}", statistic.channels()),
-                });
-            }
-            statistic.fold(array);
-        }
         Ok(())
     }
 
@@ -303,24 +221,9 @@ impl BurnSession {
         outputs: Vec<Value>,
         gradients: &[Floats],
     ) -> Result<Option<Gradients>, ExecError> {
-        if gradients.len() != outputs.len() {
-            return Err(ExecError::OutputGradient {
-                output: self.outputs.first().cloned().unwrap_or_default(),
-                problem: format!(
-                    "{} gradients for {} outputs",
-                    gradients.len(),
-                    outputs.len()
-                ),
-            });
-        }
+        check_output_gradients(plan, &self.outputs, gradients)?;
         let mut total: Option<DeviceTensor<1>> = None;
-        for ((name, output), gradient) in self.outputs.iter().zip(outputs).zip(gradients) {
-            if gradient.shape() != plan.shape(name) {
-                return Err(ExecError::OutputGradient {
-                    output: name.clone(),
-                    problem: format!("shape {:?}, not {:?}", gradient.shape(), plan.shape(name)),
-                });
-            }
+        for (output, gradient) in outputs.into_iter().zip(gradients) {
             if output.is_tracked() {
                 let len = gradient.len();
                 let gradient = Value::from_host(gradient, &self.device).reshape([len]);
@@ -336,7 +239,7 @@ impl BurnSession {
 }
 
 /// The gradient of a leaf, zeros where nothing flowed to it.
-fn gradient_of(
+pub(super) fn gradient_of(
     leaf: &Value,
     gradients: Option<&mut Gradients>,
     shape: &[usize],
@@ -378,7 +281,7 @@ impl Session for BurnSession {
         let mut gradients = self.backward(&plan, outputs, &output_gradients)?;
         for (name, leaf) in &tapped {
             let array = gradient_of(leaf, gradients.as_mut(), plan.shape(name))?;
-            self.fold(name, Of::Gradient, &array)?;
+            self.taps.fold(name, Of::Gradient, &array)?;
         }
         let mut by_name = BTreeMap::new();
         for (name, leaf) in &parameters {
@@ -394,36 +297,17 @@ impl Session for BurnSession {
     }
 
     fn set(&mut self, name: &str, value: &Floats) -> Result<(), ExecError> {
-        let problem = |problem: String| ExecError::Parameter {
-            name: name.to_owned(),
-            problem,
-        };
-        if !self.wanted.trainable.contains(name) {
-            return Err(problem(
-                "not among the trainable ones of this session".to_owned(),
-            ));
-        }
-        let shape = self
-            .graph
-            .initializers
-            .get(name)
-            .map_or(&[][..], Tensor::shape);
-        if value.shape() != shape {
-            return Err(problem(format!(
-                "new shape {:?}, not {shape:?}",
-                value.shape()
-            )));
-        }
+        self.wanted.check_set(&self.graph, name, value)?;
         self.parameters
             .insert(name.to_owned(), Value::from_host(value, &self.device));
         Ok(())
     }
 
     fn statistics(&self) -> &BTreeMap<Tap, Statistic> {
-        &self.statistics
+        self.taps.statistics()
     }
 
     fn take_statistics(&mut self) -> BTreeMap<Tap, Statistic> {
-        std::mem::take(&mut self.statistics)
+        self.taps.take_statistics()
     }
 }

@@ -5,9 +5,6 @@ use crate::tensor::Floats;
 use ::burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{ArrayD, IxDyn};
 
-/// The largest rank that is run.
-pub(super) const MAX_RANK: usize = 6;
-
 /// A device tensor; a scalar is held as one element of rank 1.
 #[derive(Clone, Debug)]
 pub(super) enum Value {

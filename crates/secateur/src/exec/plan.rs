@@ -1,10 +1,12 @@
 //! What has to be computed for one input shape, in which order, and when a value is last read.
 
-use super::value::MAX_RANK;
-use crate::exec::ExecError;
+use super::{ExecError, Of, Request};
 use crate::graph::{Graph, Inferred, Node, Op, infer};
-use crate::tensor::{ElementType, Tensor};
+use crate::tensor::{ElementType, Floats, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The largest rank that is run.
+pub(super) const MAX_RANK: usize = 6;
 
 /// The nodes to run for a set of wanted values.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +37,112 @@ pub(super) struct Wanted {
     pub(super) step: BTreeSet<String>,
     /// Initializers that may change: what depends on them is never taken for a constant.
     pub(super) trainable: BTreeSet<String>,
+}
+
+impl Wanted {
+    /// What `request` wants, and the name of the graph's one input.
+    pub(super) fn of(request: &Request<'_>) -> Result<(Self, String), ExecError> {
+        let graph = request.graph;
+        let [input] = graph.inputs.as_slice() else {
+            return Err(ExecError::Inputs(graph.inputs.len()));
+        };
+        let input = input.name.clone();
+        let is_computed = |name: &str| {
+            graph
+                .nodes
+                .iter()
+                .any(|node| node.outputs.iter().any(|o| o == name))
+        };
+        for name in request
+            .outputs
+            .iter()
+            .chain(request.taps.iter().map(|tap| &tap.value))
+        {
+            let is_known =
+                *name == input || is_computed(name) || graph.initializers.contains_key(name);
+            if name.is_empty() || !is_known {
+                return Err(ExecError::UnknownValue(name.clone()));
+            }
+        }
+        for name in &request.trainable {
+            match graph.initializers.get(name) {
+                None => return Err(ExecError::UnknownValue(name.clone())),
+                Some(Tensor::F32(_)) => {}
+                Some(other) => {
+                    let problem = format!("trainable, but of type {:?}", other.element_type());
+                    return Err(ExecError::Parameter {
+                        name: name.clone(),
+                        problem,
+                    });
+                }
+            }
+        }
+        let mut wanted = Self::default();
+        wanted.forward.extend(request.outputs.iter().cloned());
+        for tap in &request.taps {
+            wanted.step.insert(tap.value.clone());
+            if tap.of == Of::Activation {
+                wanted.forward.insert(tap.value.clone());
+            }
+        }
+        wanted.step.extend(wanted.forward.iter().cloned());
+        wanted.trainable.extend(request.trainable.iter().cloned());
+        Ok((wanted, input))
+    }
+
+    /// Refuses a new value of an initializer that is not trainable or has another shape.
+    pub(super) fn check_set(
+        &self,
+        graph: &Graph,
+        name: &str,
+        value: &Floats,
+    ) -> Result<(), ExecError> {
+        let problem = |problem: String| ExecError::Parameter {
+            name: name.to_owned(),
+            problem,
+        };
+        if !self.trainable.contains(name) {
+            return Err(problem(
+                "not among the trainable ones of this session".to_owned(),
+            ));
+        }
+        let shape = graph.initializers.get(name).map_or(&[][..], Tensor::shape);
+        if value.shape() == shape {
+            Ok(())
+        } else {
+            Err(problem(format!(
+                "new shape {:?}, not {shape:?}",
+                value.shape()
+            )))
+        }
+    }
+}
+
+/// Refuses output gradients that do not fit the outputs.
+pub(super) fn check_output_gradients(
+    plan: &Plan,
+    outputs: &[String],
+    gradients: &[Floats],
+) -> Result<(), ExecError> {
+    if gradients.len() != outputs.len() {
+        return Err(ExecError::OutputGradient {
+            output: outputs.first().cloned().unwrap_or_default(),
+            problem: format!(
+                "{} gradients for {} outputs",
+                gradients.len(),
+                outputs.len()
+            ),
+        });
+    }
+    for (name, gradient) in outputs.iter().zip(gradients) {
+        if gradient.shape() != plan.shape(name) {
+            return Err(ExecError::OutputGradient {
+                output: name.clone(),
+                problem: format!("shape {:?}, not {:?}", gradient.shape(), plan.shape(name)),
+            });
+        }
+    }
+    Ok(())
 }
 
 impl Plan {
@@ -194,7 +302,7 @@ fn check_steering(graph: &Graph, wanted: &Wanted) -> Result<(), ExecError> {
 }
 
 /// The values whose content is computed from any of `sources`.
-fn dependents<'g>(graph: &'g Graph, sources: &BTreeSet<String>) -> BTreeSet<&'g str> {
+pub(super) fn dependents<'g>(graph: &'g Graph, sources: &BTreeSet<String>) -> BTreeSet<&'g str> {
     let mut found = BTreeSet::new();
     // A shape does not depend on the content.
     for node in graph

@@ -281,6 +281,12 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn gradients_equal_central_differences() {
+    for engine in engines() {
+        check_gradients_equal_central_differences(&*engine);
+    }
+}
+
+fn check_gradients_equal_central_differences(engine: &dyn Engine) {
     for case in cases() {
         let names: Vec<String> = (0..case.parameters.len())
             .map(|i| format!("p{i}"))
@@ -294,7 +300,6 @@ fn gradients_equal_central_differences() {
         let trainable: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut request = request(&graph, &trainable);
         request.batch_norm = case.batch_norm;
-        let engine = BurnEngine::new();
         let mut session = engine.session(&request).unwrap();
         // Nothing reads the graph's input: all operands are parameters.
         let input = numbers(&[1, 1, 1, 1], 0);
@@ -333,6 +338,12 @@ fn gradients_equal_central_differences() {
 
 #[test]
 fn batch_statistics_give_the_closed_form() {
+    for engine in engines() {
+        check_batch_statistics_give_the_closed_form(&*engine);
+    }
+}
+
+fn check_batch_statistics_give_the_closed_form(engine: &dyn Engine) {
     // y = gamma (x - mean) / sqrt(var + eps) + beta, with the biased variance of the batch;
     // dx = gamma / std (g - mean g - xhat mean(g xhat)), dgamma = sum g xhat, dbeta = sum g.
     let (n, c, p) = (4, 3, 6);
@@ -364,7 +375,6 @@ fn batch_statistics_give_the_closed_form() {
     let graph = graph(nodes, initializers);
     let mut request = request(&graph, &["shift", "gamma", "beta"]);
     request.batch_norm = BatchNormMode::Batch;
-    let engine = BurnEngine::new();
     let mut session = engine.session(&request).unwrap();
     let direction = numbers(x.shape(), 4);
     let y = session.forward(&x).unwrap().remove(0);

@@ -102,9 +102,14 @@ fn an_initializer_read_twice_gets_the_sum_and_an_unused_one_zeros() {
 
 #[test]
 fn setting_a_trainable_changes_what_is_computed() {
+    for engine in engines() {
+        check_setting_a_trainable_changes_what_is_computed(&*engine);
+    }
+}
+
+fn check_setting_a_trainable_changes_what_is_computed(engine: &dyn Engine) {
     let mut graph = network();
     let input = numbers(&[2, 3, 5, 5], 1);
-    let engine = BurnEngine::new();
     let mut session = engine.session(&request(&graph, &["scale"])).unwrap();
     let before = session.forward(&input).unwrap().remove(0);
     let scale = numbers(&[1, 6, 1, 1], 77);
@@ -114,7 +119,7 @@ fn setting_a_trainable_changes_what_is_computed() {
     graph
         .initializers
         .insert("scale".to_owned(), Tensor::F32(scale.clone()));
-    assert_eq!(after, forward(&graph, &input));
+    assert_eq!(after, forward_on(engine, &graph, &input));
 
     let wrong_shape = session.set("scale", &numbers(&[6], 1));
     assert!(
@@ -130,14 +135,19 @@ fn setting_a_trainable_changes_what_is_computed() {
 
 #[test]
 fn batch_and_image_size_may_change_between_runs() {
+    for engine in engines() {
+        check_batch_and_image_size_may_change_between_runs(&*engine);
+    }
+}
+
+fn check_batch_and_image_size_may_change_between_runs(engine: &dyn Engine) {
     let graph = network();
-    let engine = BurnEngine::new();
     let mut session = engine.session(&request(&graph, &["scale"])).unwrap();
     for shape in [[4, 3, 6, 6], [1, 3, 6, 6], [4, 3, 9, 7], [4, 3, 6, 6]] {
         let input = numbers(&shape, 5);
         let got = session.forward(&input).unwrap().remove(0);
         assert_eq!(got.shape(), [shape[0], 5]);
-        assert_eq!(got, forward(&graph, &input));
+        assert_eq!(got, forward_on(engine, &graph, &input));
     }
 }
 
@@ -161,8 +171,13 @@ fn images_do_not_influence_each_other() {
 
 #[test]
 fn what_does_not_fit_is_an_error() {
+    for engine in engines() {
+        check_what_does_not_fit_is_an_error(&*engine);
+    }
+}
+
+fn check_what_does_not_fit_is_an_error(engine: &dyn Engine) {
     let graph = network();
-    let engine = BurnEngine::new();
     let mut unknown = request(&graph, &[]);
     unknown.outputs.push("nowhere".to_owned());
     assert!(matches!(engine.session(&unknown), Err(ExecError::UnknownValue(n)) if n == "nowhere"));

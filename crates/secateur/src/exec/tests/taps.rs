@@ -76,8 +76,13 @@ fn assert_moments(got: &Statistic, want: &Statistic, what: &str) {
 
 #[test]
 fn taps_gather_activations_and_gradients_of_every_pass() {
+    for engine in engines() {
+        check_taps_gather_activations_and_gradients_of_every_pass(&*engine);
+    }
+}
+
+fn check_taps_gather_activations_and_gradients_of_every_pass(engine: &dyn Engine) {
     let graph = network();
-    let engine = BurnEngine::new();
     // `q` alone is trainable: `a` and `b` lie before it, and their gradients are still seen.
     for trainable in [&["q"][..], &["p", "q"], &[]] {
         let mut request = request(&graph, trainable);
@@ -128,8 +133,13 @@ fn taps_gather_activations_and_gradients_of_every_pass() {
 
 #[test]
 fn forward_feeds_activation_taps_only() {
+    for engine in engines() {
+        check_forward_feeds_activation_taps_only(&*engine);
+    }
+}
+
+fn check_forward_feeds_activation_taps_only(engine: &dyn Engine) {
     let graph = network();
-    let engine = BurnEngine::new();
     let mut request = request(&graph, &["p"]);
     request.outputs.clear();
     request
@@ -177,23 +187,34 @@ fn forward_feeds_activation_taps_only() {
 
 #[test]
 fn gradient_taps_do_not_change_other_gradients() {
+    for engine in engines() {
+        check_gradient_taps_do_not_change_other_gradients(&*engine);
+    }
+}
+
+fn check_gradient_taps_do_not_change_other_gradients(engine: &dyn Engine) {
     let graph = network();
     let input = numbers(&[3, 2, 4, 4], 1);
     let direction = numbers(&[3, 2, 4, 4], 3);
-    let engine = BurnEngine::new();
     let mut with_taps = request(&graph, &["p", "q"]);
     for value in ["input", "a", "b", "y"] {
         with_taps.taps.push(tap(value, Of::Gradient, Keep::Moments));
     }
     let mut session = engine.session(&with_taps).unwrap();
     let got = step(&mut *session, &input, &direction);
-    assert_eq!(got, gradients(&graph, &["p", "q"], &input, &direction));
+    let without = gradients_on(engine, &graph, &["p", "q"], &input, &direction);
+    assert_eq!(got, without);
 }
 
 #[test]
 fn a_tap_of_a_value_without_channels_is_an_error() {
+    for engine in engines() {
+        check_a_tap_of_a_value_without_channels_is_an_error(&*engine);
+    }
+}
+
+fn check_a_tap_of_a_value_without_channels_is_an_error(engine: &dyn Engine) {
     let graph = network();
-    let engine = BurnEngine::new();
     let mut request = request(&graph, &[]);
     request
         .taps

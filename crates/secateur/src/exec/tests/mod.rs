@@ -8,7 +8,7 @@ mod sessions;
 mod taps;
 mod windows;
 
-use super::BurnEngine;
+use super::{BurnEngine, NativeEngine};
 use crate::exec::{BatchNormMode, Engine, Request, Session, Tap};
 use crate::graph::{Graph, Node, Op, ValueDecl};
 use crate::tensor::{ElementType, Floats, Tensor};
@@ -84,21 +84,54 @@ fn request<'g>(graph: &'g Graph, trainable: &[&str]) -> Request<'g> {
     }
 }
 
-/// The graph's first output.
-fn forward(graph: &Graph, input: &Floats) -> Floats {
-    let engine = BurnEngine::new();
-    let mut session = engine.session(&request(graph, &[])).unwrap();
-    session.forward(input).unwrap().remove(0)
+/// Both engines: each the other's oracle.
+fn engines() -> [Box<dyn Engine>; 2] {
+    [Box::new(BurnEngine::new()), Box::new(NativeEngine::new())]
 }
 
-/// The gradients by `trainable` of the sum of output times `weights`.
+/// Sums of the same `f32` terms in another order, of a few thousand terms at most.
+const BETWEEN_ENGINES: f64 = 2e-5;
+
+/// The graph's first output, in which both engines agree.
+fn forward(graph: &Graph, input: &Floats) -> Floats {
+    let [burn, native] = engines().map(|engine| forward_on(&*engine, graph, input));
+    assert_close(
+        &native,
+        &wide(&burn),
+        BETWEEN_ENGINES,
+        "native against Burn",
+    );
+    native
+}
+
+/// The gradients by `trainable` of the sum of output times `weights`, in which both engines agree.
 fn gradients(
     graph: &Graph,
     trainable: &[&str],
     input: &Floats,
     weights: &Floats,
 ) -> BTreeMap<String, Floats> {
-    let engine = BurnEngine::new();
+    let [burn, native] =
+        engines().map(|engine| gradients_on(&*engine, graph, trainable, input, weights));
+    assert!(burn.keys().eq(native.keys()));
+    for (name, gradient) in &native {
+        assert_close(gradient, &wide(&burn[name]), BETWEEN_ENGINES, name);
+    }
+    native
+}
+
+fn forward_on(engine: &dyn Engine, graph: &Graph, input: &Floats) -> Floats {
+    let mut session = engine.session(&request(graph, &[])).unwrap();
+    session.forward(input).unwrap().remove(0)
+}
+
+fn gradients_on(
+    engine: &dyn Engine,
+    graph: &Graph,
+    trainable: &[&str],
+    input: &Floats,
+    weights: &Floats,
+) -> BTreeMap<String, Floats> {
     let mut session = engine.session(&request(graph, trainable)).unwrap();
     step(&mut *session, input, weights)
 }

@@ -1,0 +1,97 @@
+//! Functions of one and two arrays, element by element.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+/// Elements that one part of the work takes.
+const PART: usize = 1 << 14;
+
+/// `y = f(x)`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
+    assert_eq!(x.len(), y.len(), "lengths");
+    y.par_chunks_mut(PART)
+        .zip(x.par_chunks(PART))
+        .for_each(|(y, x)| {
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.iter_mut().zip(x) {
+                        *y = f(*x);
+                    }
+                },
+            );
+        });
+}
+
+/// `y = f(y, x)`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+    assert_eq!(x.len(), y.len(), "lengths");
+    y.par_chunks_mut(PART)
+        .zip(x.par_chunks(PART))
+        .for_each(|(y, x)| {
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.iter_mut().zip(x) {
+                        *y = f(*y, *x);
+                    }
+                },
+            );
+        });
+}
+
+/// `y = f(a, b)`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn zip(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+    assert!(a.len() == y.len() && b.len() == y.len(), "lengths");
+    y.par_chunks_mut(PART)
+        .zip(a.par_chunks(PART).zip(b.par_chunks(PART)))
+        .for_each(|(y, (a, b))| {
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (y, (a, b)) in y.iter_mut().zip(a.iter().zip(b)) {
+                        *y = f(*a, *b);
+                    }
+                },
+            );
+        });
+}
+
+/// Partial sums that are kept side by side, so that they fill a vector register.
+const LANES: usize = 16;
+
+/// The sum of `f(a, b)`, in lanes of `f32` that are added in `f64`.
+#[inline(always)]
+pub(crate) fn sum_of(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f64 {
+    // Lanes are emptied before they grow so large that small terms are lost.
+    const RUN: usize = 256 * LANES;
+    let mut total = 0.0;
+    for (a, b) in a.chunks(RUN).zip(b.chunks(RUN)) {
+        let mut lanes = [0.0_f32; LANES];
+        let (whole_a, whole_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+        let rest = whole_a.remainder().iter().zip(whole_b.remainder());
+        for (a, b) in whole_a.zip(whole_b) {
+            for lane in 0..LANES {
+                lanes[lane] += f(a[lane], b[lane]);
+            }
+        }
+        total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
+        total += rest.map(|(&a, &b)| f64::from(f(a, b))).sum::<f64>();
+    }
+    total
+}
+
+/// The sum of products.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    sum_of(a, b, |a, b| a * b) as f32
+}

@@ -1,0 +1,279 @@
+//! Every kernel against loops over all indices, in `f64`.
+
+use proptest::prelude::*;
+use secateur_kernels::conv::{ConvShape, backward_data, backward_weight, forward};
+use secateur_kernels::pool::{PoolShape, max_backward, max_forward};
+use secateur_kernels::{Window, channel};
+
+/// Numbers between -1 and 1 that repeat on every run.
+fn numbers(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x1234_5678;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / (1_u64 << 23) as f32) - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Calls `work(x index, w index, y index)` for every product of a convolution.
+fn each_product(shape: &ConvShape, mut work: impl FnMut(usize, usize, usize)) {
+    let ConvShape {
+        images,
+        groups,
+        input: [ci, h, w],
+        output: [co, oh, ow],
+        window,
+    } = *shape;
+    let [kh, kw] = window.kernel;
+    let (group_in, group_out) = (ci / groups, co / groups);
+    for n in 0..images {
+        for o in 0..co {
+            for c in 0..group_in {
+                let channel = o / group_out * group_in + c;
+                for oy in 0..oh {
+                    for ox in 0..ow {
+                        for ky in 0..kh {
+                            for kx in 0..kw {
+                                let y = oy * window.strides[0] + ky * window.dilations[0];
+                                let x = ox * window.strides[1] + kx * window.dilations[1];
+                                let (top, left) = (window.before[0], window.before[1]);
+                                if y < top || x < left || y - top >= h || x - left >= w {
+                                    continue;
+                                }
+                                work(
+                                    ((n * ci + channel) * h + y - top) * w + x - left,
+                                    ((o * group_in + c) * kh + ky) * kw + kx,
+                                    ((n * co + o) * oh + oy) * ow + ox,
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn assert_close(got: &[f32], want: &[f64], what: &str, shape: &ConvShape) {
+    let scale = want.iter().fold(1e-3_f64, |a, b| a.max(b.abs()));
+    for (index, (&got, &want)) in got.iter().zip(want).enumerate() {
+        // Sums of f32 products, in another order than the loop's.
+        assert!(
+            (f64::from(got) - want).abs() <= 2e-5 * scale,
+            "{what} [{index}]: {got}, not {want}; {shape:?}"
+        );
+    }
+}
+
+fn check(shape: &ConvShape) {
+    let x = numbers(shape.input_len(), 1);
+    let w = numbers(shape.weight_len(), 2);
+    let dy = numbers(shape.output_len(), 3);
+    let bias = numbers(shape.output[0], 4);
+    let positions = shape.output[1] * shape.output[2];
+
+    let mut want: Vec<f64> = (0..dy.len())
+        .map(|index| f64::from(bias[index / positions % shape.output[0]]))
+        .collect();
+    each_product(shape, |i, j, k| {
+        want[k] += f64::from(x[i]) * f64::from(w[j])
+    });
+    let mut y = vec![f32::NAN; dy.len()];
+    forward(shape, &x, &w, Some(&bias), &mut y);
+    assert_close(&y, &want, "y", shape);
+
+    let mut want = vec![0.0; x.len()];
+    each_product(shape, |i, j, k| {
+        want[i] += f64::from(w[j]) * f64::from(dy[k])
+    });
+    let mut dx = vec![f32::NAN; x.len()];
+    backward_data(shape, &w, &dy, &mut dx);
+    assert_close(&dx, &want, "dx", shape);
+
+    let mut want = vec![0.0; w.len()];
+    each_product(shape, |i, j, k| {
+        want[j] += f64::from(x[i]) * f64::from(dy[k])
+    });
+    let mut dw = vec![f32::NAN; w.len()];
+    backward_weight(shape, &x, &dy, &mut dw);
+    assert_close(&dw, &want, "dw", shape);
+}
+
+/// A convolution with its output's size, where it has one.
+#[allow(clippy::too_many_arguments)]
+fn conv(
+    images: usize,
+    groups: usize,
+    [ci, h, w]: [usize; 3],
+    co: usize,
+    kernel: [usize; 2],
+    strides: [usize; 2],
+    dilations: [usize; 2],
+    pads: [usize; 4],
+) -> Option<ConvShape> {
+    let out = |len: usize, axis: usize| {
+        let reach = dilations[axis] * (kernel[axis] - 1) + 1;
+        let padded = len + pads[axis] + pads[axis + 2];
+        Some(padded.checked_sub(reach)? / strides[axis] + 1)
+    };
+    Some(ConvShape {
+        images,
+        groups,
+        input: [ci, h, w],
+        output: [co, out(h, 0)?, out(w, 1)?],
+        window: Window {
+            kernel,
+            strides,
+            dilations,
+            before: [pads[0], pads[1]],
+        },
+    })
+}
+
+#[test]
+fn convolutions_of_every_kind_equal_the_loop() {
+    let one = [1, 1];
+    let cases = [
+        // Many small planes joined, large planes in tiles, one position.
+        conv(33, 1, [20, 4, 4], 24, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(2, 1, [3, 61, 47], 5, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(3, 1, [70, 40, 40], 2, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(9, 1, [17, 1, 1], 13, [1, 1], one, one, [0; 4]),
+        // Pointwise, with and without stride.
+        conv(5, 1, [19, 9, 7], 23, [1, 1], one, one, [0; 4]),
+        conv(5, 1, [19, 9, 7], 23, [1, 1], [2, 2], one, [0; 4]),
+        conv(1, 4, [16, 33, 31], 8, [1, 1], one, one, [0; 4]),
+        // Asymmetric pads and kernels, stride, dilation, groups.
+        conv(4, 1, [6, 11, 13], 7, [5, 2], [2, 3], one, [0, 2, 1, 0]),
+        conv(4, 2, [6, 11, 13], 8, [3, 3], one, [2, 3], [2, 3, 2, 3]),
+        conv(2, 3, [9, 8, 8], 6, [3, 3], [2, 2], one, [1, 1, 0, 0]),
+        // Depthwise, also with a multiplier.
+        conv(3, 35, [35, 9, 10], 35, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(3, 35, [35, 9, 10], 35, [3, 3], [2, 2], one, [0, 0, 1, 1]),
+        conv(2, 5, [5, 7, 7], 10, [3, 3], one, one, [1, 1, 1, 1]),
+        // Padding wider than the plane.
+        conv(2, 1, [2, 2, 2], 3, [5, 5], [2, 2], one, [4, 4, 4, 4]),
+        conv(2, 2, [2, 1, 1], 2, [3, 3], one, one, [1, 1, 1, 1]),
+    ];
+    for shape in cases {
+        check(&shape.expect("the kernel fits"));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn any_convolution_equals_the_loop(
+        images in 1..40_usize,
+        groups in 1..4_usize,
+        group_in in 1..5_usize,
+        group_out in 1..5_usize,
+        size in (1..12_usize, 1..12_usize),
+        kernel in (1..4_usize, 1..4_usize),
+        strides in (1..3_usize, 1..3_usize),
+        dilations in (1..3_usize, 1..3_usize),
+        pads in proptest::array::uniform4(0..4_usize),
+    ) {
+        let shape = conv(
+            images,
+            groups,
+            [groups * group_in, size.0, size.1],
+            groups * group_out,
+            [kernel.0, kernel.1],
+            [strides.0, strides.1],
+            [dilations.0, dilations.1],
+            pads,
+        );
+        if let Some(shape) = shape {
+            check(&shape);
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let shape = conv(17, 1, [40, 6, 6], 30, [3, 3], [1, 1], [1, 1], [1, 1, 1, 1]);
+    let shape = shape.expect("the kernel fits");
+    let x = numbers(shape.input_len(), 1);
+    let w = numbers(shape.weight_len(), 2);
+    let dy = numbers(shape.output_len(), 3);
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.expect("threads").install(|| {
+            let mut y = vec![0.0; dy.len()];
+            let mut dx = vec![0.0; x.len()];
+            let mut dw = vec![0.0; w.len()];
+            forward(&shape, &x, &w, None, &mut y);
+            backward_data(&shape, &w, &dy, &mut dx);
+            backward_weight(&shape, &x, &dy, &mut dw);
+            (y, dx, dw, channel::moments(40, 36, &x))
+        })
+    };
+    let one = run(1);
+    for threads in [2, 3, 8] {
+        assert!(run(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn moments_are_those_of_the_definition() {
+    for (images, channels, positions) in [(1, 3, 5000), (70, 5, 1), (8, 2, 33)] {
+        // Far from zero, where sums of squares would lose the variance.
+        let x: Vec<f32> = numbers(images * channels * positions, 7)
+            .iter()
+            .map(|v| v + 100.0)
+            .collect();
+        let (mean, variance) = channel::moments(channels, positions, &x);
+        for channel in 0..channels {
+            let values: Vec<f64> = (0..images)
+                .flat_map(|n| (0..positions).map(move |p| (n * channels + channel) * positions + p))
+                .map(|index| f64::from(x[index]))
+                .collect();
+            let count = values.len() as f64;
+            let want = values.iter().sum::<f64>() / count;
+            let spread = values.iter().map(|v| (v - want).powi(2)).sum::<f64>() / count;
+            assert!(
+                (mean[channel] - want).abs() < 1e-5,
+                "{} {want}",
+                mean[channel]
+            );
+            assert!((variance[channel] - spread).abs() < 1e-5 * spread.max(1e-9) + 1e-9);
+        }
+    }
+}
+
+#[test]
+fn max_pooling_takes_the_first_largest_and_sends_the_gradient_there() {
+    let shape = PoolShape {
+        input: [3, 3],
+        output: [2, 2],
+        window: Window {
+            kernel: [2, 2],
+            strides: [2, 2],
+            dilations: [1, 1],
+            before: [1, 0],
+        },
+    };
+    // Two planes; the windows of the first row of outputs see one row of inputs.
+    let x = [
+        1.0, 5.0, 2.0, 4.0, 4.0, -1.0, 3.0, 4.0, 9.0, //
+        -1.0, -2.0, -3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
+    ];
+    let mut y = [0.0; 8];
+    max_forward(&shape, &x, &mut y);
+    assert_eq!(y, [5.0, 2.0, 4.0, 9.0, -1.0, -3.0, 0.0, 0.0]);
+    let mut dx = [f32::NAN; 18];
+    max_backward(
+        &shape,
+        &x,
+        &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
+        &mut dx,
+    );
+    let want = [
+        0.0, 1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 0.0, 4.0, //
+        5.0, 0.0, 6.0, 7.0, 0.0, 8.0, 0.0, 0.0, 0.0,
+    ];
+    assert_eq!(dx, want);
+}

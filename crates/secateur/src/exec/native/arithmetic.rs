@@ -1,0 +1,329 @@
+//! Elementwise functions of one and of two values.
+
+use super::node::{Call, InputGradients};
+use crate::exec::ExecError;
+use crate::graph::{Activation, Arithmetic};
+use crate::tensor::Floats;
+use ndarray::{ArrayViewD, Axis, IxDyn, Zip};
+use secateur_kernels::{channel, elementwise};
+
+/// `Relu`, `LeakyRelu`, `Sigmoid`, `HardSigmoid`, `HardSwish`, `Tanh`.
+pub(super) fn activation(call: &Call<'_>, function: Activation) -> Result<Floats, ExecError> {
+    let (_, x) = call.input(0)?;
+    let mut y = vec![0.0; x.len()];
+    match function {
+        Activation::Relu => elementwise::map(x, &mut y, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::LeakyRelu { alpha } => {
+            elementwise::map(x, &mut y, |x| if x < 0.0 { alpha * x } else { x });
+        }
+        Activation::Sigmoid => elementwise::map(x, &mut y, |x| 1.0 / (1.0 + (-x).exp())),
+        Activation::HardSigmoid { alpha, beta } => {
+            elementwise::map(x, &mut y, |x| clamp(alpha * x + beta));
+        }
+        Activation::HardSwish => elementwise::map(x, &mut y, |x| x * clamp(x / 6.0 + 0.5)),
+        Activation::Tanh => elementwise::map(x, &mut y, f32::tanh),
+    }
+    call.output(y)
+}
+
+fn clamp(x: f32) -> f32 {
+    x.clamp(0.0, 1.0)
+}
+
+pub(super) fn activation_backward(
+    call: &Call<'_>,
+    function: Activation,
+    output: &Floats,
+    gradient: Floats,
+) -> Result<InputGradients, ExecError> {
+    let (array, x) = call.input(0)?;
+    let (y, dy) = (in_order(call, output)?, in_order(call, &gradient)?);
+    let mut dx = vec![0.0; x.len()];
+    let dx_slice = &mut dx[..];
+    match function {
+        Activation::Relu => {
+            elementwise::zip(dy, x, dx_slice, |g, x| if x > 0.0 { g } else { 0.0 });
+        }
+        Activation::LeakyRelu { alpha } => {
+            elementwise::zip(dy, x, dx_slice, |g, x| if x > 0.0 { g } else { alpha * g });
+        }
+        Activation::Sigmoid => elementwise::zip(dy, y, dx_slice, |g, y| g * y * (1.0 - y)),
+        Activation::HardSigmoid { alpha, beta } => {
+            elementwise::zip(dy, x, dx_slice, |g, x| {
+                let inner = alpha * x + beta;
+                if inner > 0.0 && inner < 1.0 {
+                    alpha * g
+                } else {
+                    0.0
+                }
+            });
+        }
+        Activation::HardSwish => elementwise::zip(dy, x, dx_slice, |g, x| {
+            if x <= -3.0 {
+                0.0
+            } else if x >= 3.0 {
+                g
+            } else {
+                g * (x / 3.0 + 0.5)
+            }
+        }),
+        Activation::Tanh => elementwise::zip(dy, y, dx_slice, |g, y| g * (1.0 - y * y)),
+    }
+    Ok(vec![Some(call.array(array.shape(), dx)?)])
+}
+
+/// `Clip`, with bounds as attributes or as constant inputs; the upper bound wins.
+pub(super) fn clip(call: &Call<'_>) -> Result<Floats, ExecError> {
+    let (min, max) = bounds(call)?;
+    let (_, x) = call.input(0)?;
+    let mut y = vec![0.0; x.len()];
+    elementwise::map(x, &mut y, |x| {
+        let x = if x < min { min } else { x };
+        if x > max { max } else { x }
+    });
+    call.output(y)
+}
+
+pub(super) fn clip_backward(
+    call: &Call<'_>,
+    gradient: Floats,
+) -> Result<InputGradients, ExecError> {
+    let (min, max) = bounds(call)?;
+    let (array, x) = call.input(0)?;
+    let mut dx = vec![0.0; x.len()];
+    elementwise::zip(in_order(call, &gradient)?, x, &mut dx, |g, x| {
+        if x >= min && x <= max { g } else { 0.0 }
+    });
+    let mut gradients = vec![None; call.operands.node.inputs.len()];
+    gradients[0] = Some(call.array(array.shape(), dx)?);
+    Ok(gradients)
+}
+
+fn bounds(call: &Call<'_>) -> Result<(f32, f32), ExecError> {
+    let (min, max) = call.operands.clip_bounds()?;
+    Ok((
+        min.unwrap_or(f32::NEG_INFINITY),
+        max.unwrap_or(f32::INFINITY),
+    ))
+}
+
+/// How an operand spreads over the output.
+enum Spread {
+    /// One element for each of the output's.
+    Same,
+    /// One for each channel, over `positions`.
+    Channel { channels: usize, positions: usize },
+    /// Any other way.
+    Other,
+}
+
+fn spread(operand: &[usize], output: &[usize]) -> Spread {
+    if operand == output {
+        return Spread::Same;
+    }
+    let offset = output.len() - operand.len().min(output.len());
+    let along = |axis: usize| match axis.checked_sub(offset) {
+        Some(axis) => operand[axis],
+        None => 1,
+    };
+    let is_channel = output.len() >= 2
+        && along(1) == output[1]
+        && (0..output.len()).all(|axis| axis == 1 || along(axis) == 1);
+    if is_channel {
+        Spread::Channel {
+            channels: output[1],
+            positions: output[2..].iter().product(),
+        }
+    } else {
+        Spread::Other
+    }
+}
+
+/// `Add`, `Sub`, `Mul`, `Div`, with broadcasting.
+pub(super) fn forward(call: &Call<'_>, operation: Arithmetic) -> Result<Floats, ExecError> {
+    let ((a_array, a), (b_array, b)) = (call.input(0)?, call.input(1)?);
+    let mut y = vec![0.0; call.out_len()];
+    let spreads = [a_array, b_array].map(|array| spread(array.shape(), call.out_shape));
+    match (spreads, operation) {
+        ([Spread::Same, Spread::Same], Arithmetic::Add) => {
+            elementwise::zip(a, b, &mut y, |a, b| a + b);
+        }
+        ([Spread::Same, Spread::Same], Arithmetic::Mul) => {
+            elementwise::zip(a, b, &mut y, |a, b| a * b);
+        }
+        (
+            [
+                Spread::Same,
+                Spread::Channel {
+                    channels,
+                    positions,
+                },
+            ],
+            Arithmetic::Mul,
+        ) => {
+            channel::affine(b, &vec![0.0; channels], positions, a, &mut y);
+        }
+        (
+            [
+                Spread::Channel {
+                    channels,
+                    positions,
+                },
+                Spread::Same,
+            ],
+            Arithmetic::Mul,
+        ) => {
+            channel::affine(a, &vec![0.0; channels], positions, b, &mut y);
+        }
+        (
+            [
+                Spread::Same,
+                Spread::Channel {
+                    channels,
+                    positions,
+                },
+            ],
+            Arithmetic::Add,
+        ) => {
+            channel::affine(&vec![1.0; channels], b, positions, a, &mut y);
+        }
+        _ => {
+            let f = match operation {
+                Arithmetic::Add => |a: f32, b: f32| a + b,
+                Arithmetic::Sub => |a, b| a - b,
+                Arithmetic::Mul => |a, b| a * b,
+                Arithmetic::Div => |a, b| a / b,
+            };
+            let mut output = call.output(y)?;
+            let (a, b) = (stretched(call, a_array)?, stretched(call, b_array)?);
+            Zip::from(output.view_mut())
+                .and(&a)
+                .and(&b)
+                .for_each(|y, &a, &b| *y = f(a, b));
+            return Ok(output);
+        }
+    }
+    call.output(y)
+}
+
+/// An operand as large as the output.
+fn stretched<'a>(call: &Call<'_>, array: &'a Floats) -> Result<ArrayViewD<'a, f32>, ExecError> {
+    array.broadcast(IxDyn(call.out_shape)).ok_or_else(|| {
+        let (shape, out) = (array.shape(), call.out_shape);
+        call.error(format!("shape {shape:?} does not spread over {out:?}"))
+    })
+}
+
+pub(super) fn backward(
+    call: &Call<'_>,
+    operation: Arithmetic,
+    gradient: Floats,
+    wanted: &[bool],
+) -> Result<InputGradients, ExecError> {
+    let ((a, _), (b, _)) = (call.input(0)?, call.input(1)?);
+    let mut gradients: InputGradients = vec![None; wanted.len()];
+    for slot in 0..2 {
+        if !wanted[slot] {
+            continue;
+        }
+        let (own, other) = if slot == 0 { (a, b) } else { (b, a) };
+        gradients[slot] = Some(match operation {
+            Arithmetic::Add => reduced(call, &gradient, own.shape())?,
+            Arithmetic::Sub if slot == 0 => reduced(call, &gradient, own.shape())?,
+            Arithmetic::Sub => reduced(call, &gradient, own.shape())?
+                .mapv(|g| -g)
+                .into_shared(),
+            Arithmetic::Mul => product_gradient(call, &gradient, own, other)?,
+            Arithmetic::Div => {
+                let (a, b) = (stretched(call, a)?, stretched(call, b)?);
+                let mut scaled = gradient.to_owned();
+                Zip::from(&mut scaled)
+                    .and(&a)
+                    .and(&b)
+                    .for_each(|g, &a, &b| {
+                        *g *= if slot == 0 { 1.0 / b } else { -a / (b * b) };
+                    });
+                reduced(call, &scaled.into_shared(), own.shape())?
+            }
+        });
+    }
+    Ok(gradients)
+}
+
+/// The gradient of `own` in `own * other`.
+fn product_gradient(
+    call: &Call<'_>,
+    gradient: &Floats,
+    own: &Floats,
+    other: &Floats,
+) -> Result<Floats, ExecError> {
+    let dy = in_order(call, gradient)?;
+    let values = in_order(call, other)?;
+    let spreads = [own, other].map(|array| spread(array.shape(), call.out_shape));
+    match spreads {
+        [Spread::Same, Spread::Same] => {
+            let mut product = vec![0.0; dy.len()];
+            elementwise::zip(dy, values, &mut product, |g, x| g * x);
+            call.output(product)
+        }
+        [
+            Spread::Same,
+            Spread::Channel {
+                channels,
+                positions,
+            },
+        ] => {
+            let mut product = vec![0.0; dy.len()];
+            channel::affine(values, &vec![0.0; channels], positions, dy, &mut product);
+            call.output(product)
+        }
+        [
+            Spread::Channel {
+                channels,
+                positions,
+            },
+            Spread::Same,
+        ] => {
+            let sums = channel::sums(channels, positions, dy, values, |g, x, _| g * x);
+            call.array(own.shape(), sums.into_iter().map(|s| s as f32).collect())
+        }
+        _ => {
+            let mut product = gradient.to_owned();
+            product *= &stretched(call, other)?;
+            reduced(call, &product.into_shared(), own.shape())
+        }
+    }
+}
+
+/// A gradient of the output's shape, summed over the axes along which an operand was spread.
+fn reduced(call: &Call<'_>, gradient: &Floats, shape: &[usize]) -> Result<Floats, ExecError> {
+    if gradient.shape() == shape {
+        return Ok(gradient.clone());
+    }
+    if let Spread::Channel {
+        channels,
+        positions,
+    } = spread(shape, call.out_shape)
+    {
+        let dy = in_order(call, gradient)?;
+        let sums = channel::sums(channels, positions, dy, dy, |g, _, _| g);
+        return call.array(shape, sums.into_iter().map(|s| s as f32).collect());
+    }
+    let mut sum = gradient.to_owned();
+    while sum.ndim() > shape.len() {
+        sum = sum.sum_axis(Axis(0));
+    }
+    for (axis, &length) in shape.iter().enumerate() {
+        if length == 1 && sum.shape()[axis] != 1 {
+            sum = sum.sum_axis(Axis(axis)).insert_axis(Axis(axis));
+        }
+    }
+    let values = sum.as_standard_layout().iter().copied().collect();
+    call.array(shape, values)
+}
+
+fn in_order<'a>(call: &Call<'_>, array: &'a Floats) -> Result<&'a [f32], ExecError> {
+    array
+        .as_slice()
+        .ok_or_else(|| call.error("a value is not in memory order"))
+}

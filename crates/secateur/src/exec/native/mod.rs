@@ -1,0 +1,38 @@
+//! The engine on this project's own kernels, for CPUs.
+//!
+//! It keeps its own record of what a backward pass needs: only nodes between the first trainable
+//! initializer (or tapped gradient) and the outputs are differentiated, and only by what is wanted.
+//! The operators in which networks spend their time run on `secateur-kernels`; any other runs on
+//! Burn, one node at a time.
+
+mod arithmetic;
+mod convolution;
+mod node;
+mod norm;
+mod pool;
+mod session;
+
+use self::session::NativeSession;
+use super::{Engine, ExecError, Request, Session};
+
+/// Runs graphs on the processor, with `secateur-kernels`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NativeEngine;
+
+impl NativeEngine {
+    /// An engine on the processor.
+    #[must_use]
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl Engine for NativeEngine {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    fn session<'a>(&'a self, request: &Request<'_>) -> Result<Box<dyn Session + 'a>, ExecError> {
+        Ok(Box::new(NativeSession::new(request)?))
+    }
+}

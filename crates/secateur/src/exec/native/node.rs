@@ -1,0 +1,201 @@
+//! The one place that says which function runs an operator, forward and backward.
+
+use super::{arithmetic, convolution, norm, pool};
+use crate::exec::burn::node as burn_node;
+use crate::exec::{BatchNormMode, ExecError};
+use crate::graph::{Op, Operands};
+use crate::tensor::Floats;
+use ::burn::tensor::Device;
+use ndarray::{ArcArray, IxDyn};
+
+/// A node with its inputs at hand.
+pub(super) struct Call<'c> {
+    pub(super) operands: Operands<'c>,
+    /// `None` for one that is left out or is no `f32` value.
+    pub(super) inputs: &'c [Option<Floats>],
+    pub(super) out_shape: &'c [usize],
+    pub(super) batch_norm: BatchNormMode,
+    /// For the operators that Burn runs.
+    pub(super) device: &'c Device,
+}
+
+/// What a forward pass computed besides the output, for the backward pass.
+pub(super) enum Saved {
+    /// Mean and variance of each channel of a batch.
+    Moments(Vec<f64>, Vec<f64>),
+}
+
+/// Gradients in the order of the inputs; `None` where none is wanted.
+pub(super) type InputGradients = Vec<Option<Floats>>;
+
+impl Call<'_> {
+    /// An error that names the node.
+    pub(super) fn error(&self, problem: impl Into<String>) -> ExecError {
+        ExecError::Node {
+            node: self.operands.node.name.clone(),
+            op: self.operands.node.op.name(),
+            problem: problem.into(),
+        }
+    }
+
+    /// An input, with its elements in memory order.
+    pub(super) fn input(&self, slot: usize) -> Result<(&Floats, &[f32]), ExecError> {
+        match self.optional(slot)? {
+            Some(input) => Ok(input),
+            None => Err(self.error(format!("input {slot} is missing"))),
+        }
+    }
+
+    /// An input that may be left out.
+    pub(super) fn optional(&self, slot: usize) -> Result<Option<(&Floats, &[f32])>, ExecError> {
+        let Some(name) = self.operands.name(slot) else {
+            return Ok(None);
+        };
+        let array = self.inputs.get(slot).and_then(Option::as_ref);
+        match array.map(|array| (array, array.as_slice())) {
+            Some((array, Some(slice))) => Ok(Some((array, slice))),
+            _ => Err(self.error(format!("input `{name}` is not an `f32` value"))),
+        }
+    }
+
+    /// Values as an array of the output's shape.
+    pub(super) fn output(&self, values: Vec<f32>) -> Result<Floats, ExecError> {
+        self.array(self.out_shape, values)
+    }
+
+    /// Values as an array.
+    pub(super) fn array(&self, shape: &[usize], values: Vec<f32>) -> Result<Floats, ExecError> {
+        ArcArray::from_shape_vec(IxDyn(shape), values).map_err(|e| self.error(e.to_string()))
+    }
+
+    /// The same elements in another shape.
+    pub(super) fn reshaped(&self, array: &Floats, shape: &[usize]) -> Result<Floats, ExecError> {
+        let array = array.clone().into_shape_with_order(IxDyn(shape));
+        array.map_err(|e| self.error(e.to_string()))
+    }
+
+    /// Elements of the output.
+    pub(super) fn out_len(&self) -> usize {
+        self.out_shape.iter().product()
+    }
+
+    fn burn_forward(&self) -> Result<(Floats, Option<Saved>), ExecError> {
+        let value = burn_node::forward(
+            self.operands,
+            self.inputs,
+            self.out_shape,
+            self.batch_norm,
+            self.device,
+        )?;
+        Ok((value, None))
+    }
+}
+
+/// Computes the first output of a node.
+pub(super) fn forward(call: &Call<'_>) -> Result<(Floats, Option<Saved>), ExecError> {
+    let plain = |value: Floats| (value, None);
+    match &call.operands.node.op {
+        Op::Conv(attrs) => convolution::forward(call, attrs).map(plain),
+        Op::Gemm { .. } => match convolution::dense_shape(call)? {
+            Some(shape) => convolution::dense_forward(call, &shape).map(plain),
+            None => call.burn_forward(),
+        },
+        Op::BatchNormalization { epsilon, .. } => norm::forward(call, *epsilon),
+        Op::Activation(activation) => arithmetic::activation(call, *activation).map(plain),
+        Op::Clip { .. } => arithmetic::clip(call).map(plain),
+        Op::Arithmetic(operation) => arithmetic::forward(call, *operation).map(plain),
+        Op::MaxPool(attrs) => pool::max_forward(call, attrs).map(plain),
+        Op::GlobalAveragePool => pool::global_average(call).map(plain),
+        Op::Flatten { .. }
+        | Op::Reshape { .. }
+        | Op::Squeeze { .. }
+        | Op::Unsqueeze { .. }
+        | Op::Dropout { .. }
+        | Op::Identity => call.reshaped(call.input(0)?.0, call.out_shape).map(plain),
+        Op::MatMul
+        | Op::PRelu
+        | Op::Sum
+        | Op::Concat { .. }
+        | Op::AveragePool(_)
+        | Op::ReduceMean { .. }
+        | Op::Transpose { .. }
+        | Op::Slice { .. }
+        | Op::Pad { .. }
+        | Op::Softmax(_)
+        | Op::LogSoftmax(_)
+        | Op::Lrn { .. }
+        | Op::Cast { .. }
+        | Op::Shape { .. }
+        | Op::Gather { .. }
+        | Op::ConstantOfShape { .. } => call.burn_forward(),
+    }
+}
+
+/// The gradients of the inputs that are `wanted`, given the output, what the forward pass saved,
+/// and the gradient of the output.
+pub(super) fn backward(
+    call: &Call<'_>,
+    output: &Floats,
+    saved: Option<Saved>,
+    gradient: Floats,
+    wanted: &[bool],
+) -> Result<InputGradients, ExecError> {
+    let burn = |gradient: &Floats| {
+        burn_node::backward(
+            call.operands,
+            call.inputs,
+            gradient,
+            wanted,
+            call.batch_norm,
+            call.device,
+        )
+    };
+    match &call.operands.node.op {
+        Op::Conv(attrs) => convolution::backward(call, attrs, &gradient, wanted),
+        Op::Gemm { .. } => match convolution::dense_shape(call)? {
+            Some(shape) => convolution::dense_backward(call, &shape, &gradient, wanted),
+            None => burn(&gradient),
+        },
+        Op::BatchNormalization { epsilon, .. } => {
+            let has_statistics = call.batch_norm == BatchNormMode::Stored;
+            if has_statistics && wanted.iter().skip(3).any(|&wanted| wanted) {
+                return burn(&gradient);
+            }
+            norm::backward(call, *epsilon, saved, &gradient, wanted)
+        }
+        Op::Activation(activation) => {
+            arithmetic::activation_backward(call, *activation, output, gradient)
+        }
+        Op::Clip { .. } => arithmetic::clip_backward(call, gradient),
+        Op::Arithmetic(operation) => arithmetic::backward(call, *operation, gradient, wanted),
+        Op::MaxPool(attrs) => pool::max_backward(call, attrs, &gradient),
+        Op::GlobalAveragePool => pool::global_average_backward(call, &gradient),
+        Op::Flatten { .. }
+        | Op::Reshape { .. }
+        | Op::Squeeze { .. }
+        | Op::Unsqueeze { .. }
+        | Op::Dropout { .. }
+        | Op::Identity => {
+            let shape = call.input(0)?.0.shape();
+            let mut gradients = vec![None; wanted.len()];
+            gradients[0] = Some(call.reshaped(&gradient, shape)?);
+            Ok(gradients)
+        }
+        Op::MatMul
+        | Op::PRelu
+        | Op::Sum
+        | Op::Concat { .. }
+        | Op::AveragePool(_)
+        | Op::ReduceMean { .. }
+        | Op::Transpose { .. }
+        | Op::Slice { .. }
+        | Op::Pad { .. }
+        | Op::Softmax(_)
+        | Op::LogSoftmax(_)
+        | Op::Lrn { .. }
+        | Op::Cast { .. }
+        | Op::Shape { .. }
+        | Op::Gather { .. }
+        | Op::ConstantOfShape { .. } => burn(&gradient),
+    }
+}

@@ -1,0 +1,131 @@
+//! Batch normalisation by stored statistics or by those of the batch (Ioffe & Szegedy 2015).
+
+use super::node::{Call, InputGradients, Saved};
+use crate::exec::{BatchNormMode, ExecError};
+use crate::tensor::Floats;
+use secateur_kernels::channel;
+
+/// Sizes of the input: channels, and positions of one channel of one image.
+fn sizes(call: &Call<'_>) -> Result<(usize, usize), ExecError> {
+    let shape = call.operands.shape(0)?;
+    match shape {
+        [_, channels, positions @ ..] => Ok((*channels, positions.iter().product())),
+        _ => Err(call.error(format!("shape {shape:?} has no channels"))),
+    }
+}
+
+/// A vector of one number for each channel.
+fn vector<'c>(call: &'c Call<'_>, slot: usize, channels: usize) -> Result<&'c [f32], ExecError> {
+    let (_, vector) = call.input(slot)?;
+    if vector.len() == channels {
+        Ok(vector)
+    } else {
+        Err(call.error(format!("input {slot} does not fit {channels} channels")))
+    }
+}
+
+pub(super) fn forward(call: &Call<'_>, epsilon: f32) -> Result<(Floats, Option<Saved>), ExecError> {
+    let (channels, positions) = sizes(call)?;
+    let (_, x) = call.input(0)?;
+    let scale = vector(call, 1, channels)?;
+    let bias = vector(call, 2, channels)?;
+    let (mean, variance) = match call.batch_norm {
+        BatchNormMode::Batch => channel::moments(channels, positions, x),
+        BatchNormMode::Stored => stored(call, channels)?,
+    };
+    let factor: Vec<f64> = variance
+        .iter()
+        .zip(scale)
+        .map(|(variance, scale)| f64::from(*scale) / (variance + f64::from(epsilon)).sqrt())
+        .collect();
+    let offset: Vec<f32> = (0..channels)
+        .map(|c| (f64::from(bias[c]) - mean[c] * factor[c]) as f32)
+        .collect();
+    let mut y = vec![0.0; x.len()];
+    channel::affine(&narrow(&factor), &offset, positions, x, &mut y);
+    let saved = match call.batch_norm {
+        BatchNormMode::Batch => Some(Saved::Moments(mean, variance)),
+        BatchNormMode::Stored => None,
+    };
+    Ok((call.output(y)?, saved))
+}
+
+/// The stored mean and variance.
+fn stored(call: &Call<'_>, channels: usize) -> Result<(Vec<f64>, Vec<f64>), ExecError> {
+    let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect();
+    Ok((
+        wide(vector(call, 3, channels)?),
+        wide(vector(call, 4, channels)?),
+    ))
+}
+
+fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&value| value as f32).collect()
+}
+
+pub(super) fn backward(
+    call: &Call<'_>,
+    epsilon: f32,
+    saved: Option<Saved>,
+    gradient: &Floats,
+    wanted: &[bool],
+) -> Result<InputGradients, ExecError> {
+    let (channels, positions) = sizes(call)?;
+    let (array, x) = call.input(0)?;
+    let scale = vector(call, 1, channels)?;
+    let dy = gradient
+        .as_slice()
+        .ok_or_else(|| call.error("a gradient is not in memory order"))?;
+    let (mean, variance) = match (call.batch_norm, saved) {
+        (BatchNormMode::Batch, Some(Saved::Moments(mean, variance))) => (mean, variance),
+        (BatchNormMode::Batch, None) => channel::moments(channels, positions, x),
+        (BatchNormMode::Stored, _) => stored(call, channels)?,
+    };
+    let inverse: Vec<f64> = variance
+        .iter()
+        .map(|variance| 1.0 / (variance + f64::from(epsilon)).sqrt())
+        .collect();
+    let (centre, steepness) = (narrow(&mean), narrow(&inverse));
+    // Sums of dy and of dy * x_hat: the gradients of bias and scale.
+    let d_bias = channel::sums(channels, positions, dy, dy, |g, _, _| g);
+    let d_scale = channel::sums(channels, positions, dy, x, |g, x, c| {
+        g * ((x - centre[c]) * steepness[c])
+    });
+    let mut gradients: InputGradients = vec![None; wanted.len()];
+    if wanted.first() == Some(&true) {
+        let mut dx = vec![0.0; x.len()];
+        let factor: Vec<f64> = (0..channels)
+            .map(|c| f64::from(scale[c]) * inverse[c])
+            .collect();
+        match call.batch_norm {
+            BatchNormMode::Stored => {
+                channel::affine(
+                    &narrow(&factor),
+                    &vec![0.0; channels],
+                    positions,
+                    dy,
+                    &mut dx,
+                );
+            }
+            BatchNormMode::Batch => {
+                // dx = factor * (dy - mean(dy) - x_hat * mean(dy * x_hat)).
+                let count = (x.len() / channels.max(1)).max(1) as f64;
+                let by_x: Vec<f64> = (0..channels)
+                    .map(|c| -factor[c] * inverse[c] * d_scale[c] / count)
+                    .collect();
+                let constant: Vec<f64> = (0..channels)
+                    .map(|c| -factor[c] * d_bias[c] / count - by_x[c] * mean[c])
+                    .collect();
+                let factors = [&narrow(&factor)[..], &narrow(&by_x), &narrow(&constant)];
+                channel::combine(factors, positions, dy, x, &mut dx);
+            }
+        }
+        gradients[0] = Some(call.array(array.shape(), dx)?);
+    }
+    for (slot, sums) in [(1, &d_scale), (2, &d_bias)] {
+        if wanted.get(slot) == Some(&true) {
+            gradients[slot] = Some(call.array(&[channels], narrow(sums))?);
+        }
+    }
+    Ok(gradients)
+}

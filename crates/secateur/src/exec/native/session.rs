@@ -1,0 +1,316 @@
+//! Runs a graph on host arrays: the values at hand, the record for the backward pass, the taps.
+
+use super::node::{Call, Saved, backward, forward};
+use crate::exec::plan::{Plan, Schedule, Wanted, check_output_gradients, dependents};
+use crate::exec::taps::Taps;
+use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
+use crate::graph::{Graph, Node, Operands};
+use crate::tensor::{Floats, Tensor};
+use ::burn::tensor::Device;
+use ndarray::{ArrayD, IxDyn};
+use secateur_kernels::elementwise;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A graph that is ready to run.
+pub(super) struct NativeSession {
+    graph: Graph,
+    input: String,
+    outputs: Vec<String>,
+    trainable: Vec<String>,
+    taps: Taps,
+    batch_norm: BatchNormMode,
+    wanted: Wanted,
+    /// Values through which gradients flow, trainable initializers and tapped values included.
+    differentiated: BTreeSet<String>,
+    /// For the operators that Burn runs.
+    device: Device,
+    plan: Option<Plan>,
+}
+
+/// Whether a backward pass follows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Forward,
+    Step,
+}
+
+/// What a forward pass leaves behind.
+#[derive(Default)]
+struct Record {
+    values: BTreeMap<String, Floats>,
+    /// By position in the schedule.
+    saved: BTreeMap<usize, Saved>,
+}
+
+impl NativeSession {
+    /// Checks `request` and brings its initializers into memory order.
+    pub(super) fn new(request: &Request<'_>) -> Result<Self, ExecError> {
+        let (wanted, input) = Wanted::of(request)?;
+        let mut graph = request.graph.clone();
+        for tensor in graph.initializers.values_mut() {
+            if let Tensor::F32(array) = tensor
+                && !array.is_standard_layout()
+            {
+                *array = in_order(array);
+            }
+        }
+        let taps = Taps::new(&request.taps);
+        let mut sources = wanted.trainable.clone();
+        sources.extend(taps.gradients().cloned());
+        let mut differentiated: BTreeSet<String> = dependents(&graph, &sources)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        differentiated.extend(sources);
+        Ok(Self {
+            input,
+            outputs: request.outputs.clone(),
+            trainable: request.trainable.clone(),
+            taps,
+            batch_norm: request.batch_norm,
+            wanted,
+            differentiated,
+            device: Device::flex(),
+            plan: None,
+            graph,
+        })
+    }
+
+    /// The plan for inputs of `shape`; the last one is kept.
+    fn take_plan(&mut self, shape: &[usize]) -> Result<Plan, ExecError> {
+        match self.plan.take() {
+            Some(plan) if plan.input_shape == shape => Ok(plan),
+            _ => Plan::new(&self.graph, &self.input, shape, &self.wanted),
+        }
+    }
+
+    /// Whether a gradient goes through a node.
+    fn is_recorded(&self, node: &Node) -> bool {
+        let is_differentiated = |name: &String| self.differentiated.contains(name);
+        node.inputs.iter().any(is_differentiated)
+    }
+
+    /// Computes everything that the pass wants. Activation taps see their values.
+    fn run(&mut self, plan: &Plan, input: &Floats, pass: Pass) -> Result<Record, ExecError> {
+        let schedule = match pass {
+            Pass::Forward => &plan.forward,
+            Pass::Step => &plan.step,
+        };
+        let mut record = Record::default();
+        let name = self.input.clone();
+        self.taps_see(&name, input)?;
+        record.values.insert(name, in_order(input));
+        // Values that a recorded node reads or makes stay for the backward pass.
+        let mut kept: BTreeSet<&String> = BTreeSet::new();
+        if pass == Pass::Step {
+            for node in schedule.nodes.iter().map(|&index| &self.graph.nodes[index]) {
+                if self.is_recorded(node) {
+                    kept.extend(node.inputs.iter().chain(&node.outputs));
+                }
+            }
+        }
+        for (position, &index) in schedule.nodes.iter().enumerate() {
+            let node = &self.graph.nodes[index];
+            let inputs = self.inputs(plan, &record.values, node);
+            let name = node.outputs.first().cloned().unwrap_or_default();
+            let (value, saved) = forward(&self.call(plan, node, &inputs, plan.shape(&name)))?;
+            if let Some(saved) = saved
+                && kept.contains(&name)
+            {
+                record.saved.insert(position, saved);
+            }
+            drop(inputs);
+            for input in &node.inputs {
+                if schedule.last_use.get(input) == Some(&position) && !kept.contains(input) {
+                    record.values.remove(input);
+                }
+            }
+            if self.taps.look_at(&name, Of::Activation) {
+                self.taps.fold(&name, Of::Activation, &value)?;
+            }
+            record.values.insert(name, value);
+        }
+        Ok(record)
+    }
+
+    fn taps_see(&mut self, name: &str, value: &Floats) -> Result<(), ExecError> {
+        if self.taps.look_at(name, Of::Activation) {
+            self.taps.fold(name, Of::Activation, value)?;
+        }
+        Ok(())
+    }
+
+    fn call<'c>(
+        &'c self,
+        plan: &'c Plan,
+        node: &'c Node,
+        inputs: &'c [Option<Floats>],
+        out_shape: &'c [usize],
+    ) -> Call<'c> {
+        Call {
+            operands: Operands::new(&self.graph, &plan.inferred, node),
+            inputs,
+            out_shape,
+            batch_norm: self.batch_norm,
+            device: &self.device,
+        }
+    }
+
+    /// A value by name, where it is an `f32` one.
+    fn value(&self, plan: &Plan, values: &BTreeMap<String, Floats>, name: &str) -> Option<Floats> {
+        let constant = || plan.inferred.constants.get(name)?.as_floats().map(in_order);
+        let initializer = || self.graph.initializers.get(name)?.as_floats().cloned();
+        values
+            .get(name)
+            .cloned()
+            .or_else(initializer)
+            .or_else(constant)
+    }
+
+    fn inputs(
+        &self,
+        plan: &Plan,
+        values: &BTreeMap<String, Floats>,
+        node: &Node,
+    ) -> Vec<Option<Floats>> {
+        let input = |name: &String| self.value(plan, values, name);
+        node.inputs.iter().map(input).collect()
+    }
+
+    fn outputs(&self, plan: &Plan, record: &Record) -> Result<Vec<Floats>, ExecError> {
+        let output = |name: &String| {
+            self.value(plan, &record.values, name)
+                .ok_or_else(|| ExecError::UnknownValue(name.clone()))
+        };
+        self.outputs.iter().map(output).collect()
+    }
+
+    /// Propagates `gradients` of the outputs back to everything that is differentiated.
+    fn backward(
+        &self,
+        plan: &Plan,
+        schedule: &Schedule,
+        mut record: Record,
+        output_gradients: &[Floats],
+    ) -> Result<BTreeMap<String, Floats>, ExecError> {
+        let mut gradients: BTreeMap<String, Floats> = BTreeMap::new();
+        for (name, gradient) in self.outputs.iter().zip(output_gradients) {
+            if self.differentiated.contains(name) {
+                add(&mut gradients, name, in_order(gradient));
+            }
+        }
+        for (position, &index) in schedule.nodes.iter().enumerate().rev() {
+            let node = &self.graph.nodes[index];
+            let Some(output) = node.outputs.first() else {
+                continue;
+            };
+            // Nothing reads this value any more: its readers come later in the schedule.
+            let value = record.values.remove(output);
+            if !self.is_recorded(node) {
+                continue;
+            }
+            let is_kept = self.taps.look_at(output, Of::Gradient);
+            let gradient = if is_kept {
+                gradients.get(output).cloned()
+            } else {
+                gradients.remove(output)
+            };
+            let (Some(gradient), Some(value)) = (gradient, value) else {
+                continue;
+            };
+            let inputs = self.inputs(plan, &record.values, node);
+            let wanted: Vec<bool> = node
+                .inputs
+                .iter()
+                .map(|name| self.differentiated.contains(name))
+                .collect();
+            let call = self.call(plan, node, &inputs, plan.shape(output));
+            let saved = record.saved.remove(&position);
+            let found = backward(&call, &value, saved, gradient, &wanted)?;
+            for (name, gradient) in node.inputs.iter().zip(found) {
+                if let Some(gradient) = gradient
+                    && self.differentiated.contains(name)
+                {
+                    add(&mut gradients, name, gradient);
+                }
+            }
+        }
+        Ok(gradients)
+    }
+}
+
+/// The same array with its last axis fastest.
+fn in_order(array: &Floats) -> Floats {
+    if array.is_standard_layout() {
+        array.clone()
+    } else {
+        array.as_standard_layout().into_owned().into_shared()
+    }
+}
+
+/// Adds a gradient to what has reached a value already.
+fn add(gradients: &mut BTreeMap<String, Floats>, name: &str, gradient: Floats) {
+    match gradients.get_mut(name) {
+        None => {
+            gradients.insert(name.to_owned(), gradient);
+        }
+        Some(sum) => match (sum.as_slice_mut(), gradient.as_slice()) {
+            (Some(sum), Some(gradient)) => elementwise::update(sum, gradient, |a, b| a + b),
+            _ => *sum += &gradient,
+        },
+    }
+}
+
+impl Session for NativeSession {
+    fn forward(&mut self, input: &Floats) -> Result<Vec<Floats>, ExecError> {
+        let plan = self.take_plan(input.shape())?;
+        let record = self.run(&plan, input, Pass::Forward)?;
+        let outputs = self.outputs(&plan, &record)?;
+        self.plan = Some(plan);
+        Ok(outputs)
+    }
+
+    fn step(
+        &mut self,
+        input: &Floats,
+        loss_gradient: &mut LossGradient<'_>,
+    ) -> Result<BTreeMap<String, Floats>, ExecError> {
+        let plan = self.take_plan(input.shape())?;
+        let record = self.run(&plan, input, Pass::Step)?;
+        let output_gradients = loss_gradient(&self.outputs(&plan, &record)?);
+        check_output_gradients(&plan, &self.outputs, &output_gradients)?;
+        let mut gradients = self.backward(&plan, &plan.step, record, &output_gradients)?;
+        let zeros = |shape: &[usize]| ArrayD::zeros(IxDyn(shape)).into_shared();
+        let tapped: BTreeSet<String> = self.taps.gradients().cloned().collect();
+        for name in tapped {
+            let gradient = gradients.get(&name).cloned();
+            let gradient = gradient.unwrap_or_else(|| zeros(plan.shape(&name)));
+            self.taps.fold(&name, Of::Gradient, &gradient)?;
+        }
+        let mut by_name = BTreeMap::new();
+        for name in &self.trainable {
+            let shape = self.graph.initializers.get(name);
+            let shape = shape.map_or(&[][..], Tensor::shape);
+            let gradient = gradients.remove(name);
+            by_name.insert(name.clone(), gradient.unwrap_or_else(|| zeros(shape)));
+        }
+        self.plan = Some(plan);
+        Ok(by_name)
+    }
+
+    fn set(&mut self, name: &str, value: &Floats) -> Result<(), ExecError> {
+        self.wanted.check_set(&self.graph, name, value)?;
+        self.graph
+            .initializers
+            .insert(name.to_owned(), Tensor::F32(in_order(value)));
+        Ok(())
+    }
+
+    fn statistics(&self) -> &BTreeMap<Tap, Statistic> {
+        self.taps.statistics()
+    }
+
+    fn take_statistics(&mut self) -> BTreeMap<Tap, Statistic> {
+        self.taps.take_statistics()
+    }
+}

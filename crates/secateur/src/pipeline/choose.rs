@@ -1,0 +1,151 @@
+//! Which directions go: the layers that can be cut, what a target leaves of them, the plan.
+
+use super::stages::shapes;
+use super::{PipelineError, Prepared, PruneSettings, Target};
+use crate::cost;
+use crate::fold::{FoldConfig, fold};
+use crate::graph::{FactoredLayer, Graph, Size};
+use crate::importance::Scores;
+use crate::prune::{
+    AboveBreakEven, Candidate, Goal, Per, PruningPlan, SelectConfig, SelectError, select,
+};
+
+/// The layers of a network that can be cut, and the size of everything.
+pub(super) struct Choice<'c> {
+    settings: &'c PruneSettings,
+    candidates: Vec<Candidate>,
+    /// Size of the whole network as it would be exported.
+    pub total: Size,
+    /// Size of what is no candidate.
+    rest: Size,
+}
+
+/// Size of a graph as it would be exported.
+pub(super) fn exported_size(graph: &Graph, prepared: &Prepared) -> Result<Size, PipelineError> {
+    let (folded, _) = fold(graph, &FoldConfig::default())?;
+    let cost = cost::of(&folded, &shapes(&folded, prepared)?);
+    Ok(Size {
+        params: cost.params,
+        macs: cost.macs,
+    })
+}
+
+impl<'c> Choice<'c> {
+    pub(super) fn of(
+        graph: &Graph,
+        layers: &[FactoredLayer],
+        prepared: &Prepared,
+        settings: &'c PruneSettings,
+    ) -> Result<Self, PipelineError> {
+        let inferred = shapes(graph, prepared)?;
+        let candidate =
+            |layer: &FactoredLayer| Some(Candidate::new(layer, layer.positions(&inferred)?));
+        let candidates: Vec<Candidate> = layers.iter().filter_map(candidate).collect();
+        let total = exported_size(graph, prepared)?;
+        let mut rest = total;
+        for candidate in &candidates {
+            let size = candidate.shape.size_at(candidate.rank, candidate.positions);
+            rest.params = rest.params.saturating_sub(size.params);
+            rest.macs = rest.macs.saturating_sub(size.macs);
+        }
+        Ok(Self {
+            settings,
+            candidates,
+            total,
+            rest,
+        })
+    }
+
+    /// The plan that reaches `goal`. Layers left above their break-even rank stay whole: they
+    /// would cost as much without the directions as with them.
+    pub(super) fn plan(&self, scores: &Scores, goal: Goal) -> Result<PruningPlan, SelectError> {
+        let config = SelectConfig {
+            per: self.settings.per,
+            align: self.settings.align,
+            above_break_even: AboveBreakEven::KeepWhole,
+            rest: self.rest,
+            ..SelectConfig::new(goal)
+        };
+        select(&self.candidates, scores, &config)
+    }
+
+    /// The plan that takes the share `step` from the size of the candidates: from their
+    /// multiply-accumulates where directions are ranked by those, else from their parameters.
+    /// `None` where nothing more can go.
+    pub(super) fn plan_step(
+        &self,
+        scores: &Scores,
+        step: f64,
+    ) -> Result<Option<PruningPlan>, SelectError> {
+        let goal = |total: u64, rest: u64| {
+            let goes = (step * total.saturating_sub(rest) as f64).ceil() as u64;
+            total.saturating_sub(goes.max(1))
+        };
+        let of = |total| match self.settings.per {
+            Per::Mac => Goal::Macs(total),
+            Per::Parameter | Per::Direction => Goal::Params(total),
+        };
+        let (total, rest) = match self.settings.per {
+            Per::Mac => (self.total.macs, self.rest.macs),
+            Per::Parameter | Per::Direction => (self.total.params, self.rest.params),
+        };
+        match self.plan(scores, of(goal(total, rest))) {
+            // What little is left goes in one last cut.
+            Err(SelectError::Unreachable { least, .. }) if least < total => {
+                self.plan(scores, of(least)).map(Some)
+            }
+            Err(SelectError::Unreachable { .. }) => Ok(None),
+            plan => plan.map(Some),
+        }
+    }
+
+    /// The sizes that the targets ask for; `wants` holds each target with its number.
+    pub(super) fn goals(&self, wants: &[(Target, f64)], file: File) -> Vec<Goal> {
+        let goal = |(target, want): &(Target, f64)| match target {
+            Target::AccDrop(_) => None,
+            Target::Params(_) => Some(Goal::Params(*want as u64)),
+            Target::Macs(_) => Some(Goal::Macs(*want as u64)),
+            Target::Size(_) => Some(Goal::Params(file.params_within(*want) as u64)),
+        };
+        wants.iter().filter_map(goal).collect()
+    }
+}
+
+/// Bytes and parameters of the original network's file, from which the size of a smaller one
+/// follows: four bytes a parameter, and room for the nodes of the second factors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct File {
+    pub bytes: u64,
+    pub params: u64,
+    /// Layers that may be stored as two factors.
+    pub layers: usize,
+}
+
+const BYTES_PER_PARAM: f64 = 4.0;
+// Node, names and value of a second factor.
+const BYTES_PER_FACTOR: f64 = 300.0;
+
+impl File {
+    /// The number of parameters with which a file has at most `bytes`; negative where none has.
+    fn params_within(self, bytes: f64) -> f64 {
+        let others = self.bytes as f64 - BYTES_PER_PARAM * self.params as f64;
+        let factors = BYTES_PER_FACTOR * self.layers as f64;
+        (bytes - others - factors) / BYTES_PER_PARAM
+    }
+}
+
+/// Whether `size` is within `goal`.
+pub(super) fn is_within(size: Size, goal: &Goal) -> bool {
+    match goal {
+        Goal::Params(want) => size.params <= *want,
+        Goal::Macs(want) => size.macs <= *want,
+        Goal::Remove(_) => false,
+    }
+}
+
+/// Whether a plan leaves everything in place.
+pub(super) fn removes_nothing(plan: &PruningPlan) -> bool {
+    plan.layers
+        .values()
+        .all(|layer| layer.keep.len() == layer.rank)
+}

@@ -256,11 +256,11 @@ fn gather(
 /// Where a length is not that of the shape.
 pub fn backward_data(shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     shape.check(dx.len(), w.len(), dy.len());
-    dx.fill(0.0);
     if shape.is_empty() {
-        return;
+        return dx.fill(0.0);
     }
     if shape.is_depthwise() {
+        dx.fill(0.0);
         return depthwise::backward_data(shape, w, dy, dx);
     }
     let part = shape.images_per_part();
@@ -286,6 +286,9 @@ fn backward_data_part(
     let images_y = dy.chunks(joined * shape.image_out());
     for (dx, dy) in dx.chunks_mut(joined * shape.image_in()).zip(images_y) {
         let n_images = dx.len() / shape.image_in();
+        if n_images > 1 || !shape.is_pointwise() {
+            dx.fill(0.0);
+        }
         for group in 0..shape.groups {
             let weight = Rows::new(&w[group * group_out * patch..], group_out, patch);
             let weight = (weight, As::Transposed);

@@ -1,6 +1,7 @@
 //! Patches of a plane as columns of a matrix, and back.
 
 use crate::Window;
+use crate::window::Inside;
 use std::ops::Range;
 
 /// A plane's size and that of its output, with the window between them.
@@ -13,6 +14,13 @@ pub(crate) struct Planes {
 }
 
 impl Planes {
+    /// For each tap of a row of the window, the output columns for which it lies inside the plane.
+    fn columns(&self) -> Vec<Inside> {
+        (0..self.window.kernel[1])
+            .map(|tap| self.window.columns(tap, self.out_width, self.width))
+            .collect()
+    }
+
     /// Writes the patches at output rows `rows` of all channels in `x` to `matrix`: one row for each
     /// channel and tap, `stride` apart, one column for each output position, from `offset` on.
     pub(crate) fn unfold(
@@ -25,11 +33,11 @@ impl Planes {
     ) {
         let window = &self.window;
         let plane = self.height * self.width;
+        let columns = self.columns();
         let mut start = offset;
         for x in x.chunks_exact(plane) {
             for tap_y in 0..window.kernel[0] {
-                for tap_x in 0..window.kernel[1] {
-                    let inside = window.columns(tap_x, self.out_width, self.width);
+                for inside in &columns {
                     let target = &mut matrix[start..][..rows.len() * self.out_width];
                     for (row, target) in rows.clone().zip(target.chunks_exact_mut(self.out_width)) {
                         let Some(row) = window.row(row, tap_y, self.height) else {
@@ -69,11 +77,11 @@ impl Planes {
     ) {
         let window = &self.window;
         let plane = self.height * self.width;
+        let columns = self.columns();
         let mut start = offset;
         for x in x.chunks_exact_mut(plane) {
             for tap_y in 0..window.kernel[0] {
-                for tap_x in 0..window.kernel[1] {
-                    let inside = window.columns(tap_x, self.out_width, self.width);
+                for inside in &columns {
                     let source = &matrix[start..][..rows.len() * self.out_width];
                     for (row, source) in rows.clone().zip(source.chunks_exact(self.out_width)) {
                         let Some(row) = window.row(row, tap_y, self.height) else {

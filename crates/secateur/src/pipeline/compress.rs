@@ -184,7 +184,7 @@ fn fine_tune(context: &Context<'_>, pruned: &Pruned) -> Result<Graph, PipelineEr
         let per_epoch = steps_per_epoch(&source);
         let graph = &pruned.graph;
         let steps = settings.prune.finetune_epochs * per_epoch;
-        let mut config = fit_config(settings, graph, settings.prune.lr, steps);
+        let mut config = fit_config(settings, settings.prune.lr, steps);
         config.check_every = per_epoch;
         config.first_epoch = FINE_TUNE_EPOCH;
         let (graph, summary): (Graph, FitSummary) = fit(

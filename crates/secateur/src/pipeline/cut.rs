@@ -14,7 +14,7 @@ use crate::onnx;
 use crate::progress::Progress;
 use crate::prune::{PruningPlan, apply};
 use crate::report::StageReport;
-use crate::train::reestimate_batch_norm;
+use crate::train::carry_batch_norm;
 use crate::transfer::{Ending, ending};
 use std::path::Path;
 
@@ -67,7 +67,7 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
         progress,
     };
     let prune = &settings.prune;
-    let config = fit_config(settings, &read.graph, prune.lr, prune.window_steps);
+    let config = fit_config(settings, prune.lr, prune.window_steps);
     let (trained, _, scores) = scoring.train_and_score(&read.graph, &layers, &config)?;
     let (whole, _) = fold(&trained, &FoldConfig::default())?;
     let original = cost::of(&whole, &shapes(&whole, &prepared)?);
@@ -88,8 +88,9 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let plan = smallest.ok_or(PipelineError::CutTarget)?;
     let cut = apply(&trained, &plan)?;
     let source = source(&prepared, settings);
-    let cut = reestimate_batch_norm(
+    let cut = carry_batch_norm(
         engine,
+        &trained,
         &cut,
         &source,
         settings.prune.batch_norm_images,

@@ -15,7 +15,7 @@ use crate::progress::{Progress, Silent};
 use crate::prune::{Goal, PLAN_VERSION, PruningPlan, apply};
 use crate::report::Round;
 use crate::train::{
-    AccuracyDrop, EngineAccuracy, FitSummary, accuracy, reestimate_batch_norm, steps_per_epoch,
+    AccuracyDrop, EngineAccuracy, FitSummary, accuracy, carry_batch_norm, steps_per_epoch,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -199,10 +199,11 @@ fn cut_and_train(
 ) -> Result<(Graph, RoundState), PipelineError> {
     let settings = context.settings;
     let source = source(context.prepared, settings);
-    let graph = apply(graph, plan)?;
-    let graph = reestimate_batch_norm(
+    let cut = apply(graph, plan)?;
+    let graph = carry_batch_norm(
         context.engine,
-        &graph,
+        graph,
+        &cut,
         &source,
         settings.prune.batch_norm_images,
         settings.seed,
@@ -279,7 +280,7 @@ fn train_and_score(
     training: Training,
 ) -> Result<(Graph, FitSummary, Scores), PipelineError> {
     let settings = context.settings;
-    let mut config = fit_config(settings, graph, settings.prune.lr, training.steps);
+    let mut config = fit_config(settings, settings.prune.lr, training.steps);
     config.check_every = training.check_every;
     config.first_epoch = training.first_epoch;
     let scoring = Scoring {

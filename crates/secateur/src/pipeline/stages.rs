@@ -30,9 +30,10 @@ pub struct Trained {
     pub summary: TransferSummary,
 }
 
-/// The training settings for `steps` steps of what `trainable` names.
+/// The training settings for `steps` steps of scaling factors, affines and head. Batch norm uses the
+/// stored statistics, so that the network that is trained is the one that is judged.
 #[must_use]
-pub fn fit_config(settings: &Settings, graph: &Graph, lr: f32, steps: u64) -> FitConfig {
+pub fn fit_config(settings: &Settings, lr: f32, steps: u64) -> FitConfig {
     FitConfig {
         rule: Rule::Adam,
         lr,
@@ -43,11 +44,7 @@ pub fn fit_config(settings: &Settings, graph: &Graph, lr: f32, steps: u64) -> Fi
         check_every: 0,
         patience: 0,
         batch_norm_images: settings.prune.batch_norm_images,
-        batch_norm: if has_batch_norm(graph) {
-            BatchNormMode::Batch
-        } else {
-            BatchNormMode::Stored
-        },
+        batch_norm: BatchNormMode::Stored,
         augment: settings.data.augment,
         seed: settings.seed,
         first_epoch: 0,
@@ -78,7 +75,7 @@ pub fn transfer_network(
         Trainable::Head | Trainable::Scaling => LR_FEW,
     });
     let per_epoch = steps_per_epoch(&source);
-    let mut fit = fit_config(settings, graph, lr, epochs * per_epoch);
+    let mut fit = fit_config(settings, lr, epochs * per_epoch);
     fit.check_every = per_epoch;
     fit.patience = choice.patience;
     fit.weight_decay = choice.weight_decay;

@@ -64,6 +64,69 @@ pub fn reestimate_batch_norm(
     Ok(graph)
 }
 
+/// Sets mean and variance of every batch norm of `after`, a network that was cut from `before`, to
+/// what the stored ones become by the cut: they move as the statistics of up to `n_images` training
+/// images move between the two networks, in units of each one's standard deviation.
+///
+/// Stored statistics are those of the images and augmentations that a network was trained with.
+/// Statistics of other images in their place can cost more accuracy than the cut (ResNet-20: 91.73 %
+/// to 88.84 % on the CIFAR-10 test images, nothing cut). By this rule a cut that changes nothing
+/// changes no statistic.
+///
+/// # Errors
+/// [`TrainError`] where a graph does not run or an image cannot be read.
+pub fn carry_batch_norm(
+    engine: &dyn Engine,
+    before: &Graph,
+    after: &Graph,
+    source: &Source<'_>,
+    n_images: usize,
+    seed: u64,
+) -> Result<Graph, TrainError> {
+    let mut result = after.clone();
+    let norms = batch_norms(after);
+    if norms.is_empty() {
+        return Ok(result);
+    }
+    let batches = training_batches(source, n_images, seed)?;
+    let measure = |graph: &Graph| {
+        let norms = batch_norms(graph);
+        let values: Vec<String> = norms.iter().map(|(x, _, _)| x.clone()).collect();
+        let batches = batches.clone();
+        let moments = channel_moments(engine, graph, &values, BatchNormMode::Batch, batches)?;
+        let by_name = norms.into_iter().filter_map(|(x, mean, _)| {
+            let moments = moments.get(&x)?.clone();
+            Some((mean, moments))
+        });
+        Ok::<BTreeMap<String, ChannelMoments>, TrainError>(by_name.collect())
+    };
+    let (old, new) = (measure(before)?, measure(after)?);
+    for (_, mean, variance) in norms {
+        let (Some(old), Some(new)) = (old.get(&mean), new.get(&mean)) else {
+            continue;
+        };
+        let stored = |name: &str| {
+            let values = after.initializers.get(name).and_then(Tensor::as_floats);
+            values.map(|values| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>())
+        };
+        let (Some(mut means), Some(mut variances)) = (stored(&mean), stored(&variance)) else {
+            continue;
+        };
+        for (channel, (mean, variance)) in means.iter_mut().zip(&mut variances).enumerate() {
+            let shift = new.mean[channel] - old.mean[channel];
+            if old.variance[channel] > f64::EPSILON {
+                *mean += shift * (*variance / old.variance[channel]).sqrt();
+                *variance *= new.variance[channel] / old.variance[channel];
+            } else {
+                (*mean, *variance) = (new.mean[channel], new.variance[channel]);
+            }
+        }
+        result.initializers.insert(mean, vector(&means));
+        result.initializers.insert(variance, vector(&variances));
+    }
+    Ok(result)
+}
+
 /// Mean and variance of each channel of a value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChannelMoments {
@@ -146,4 +209,90 @@ fn vector(values: &[f64]) -> Tensor {
     let array: Floats = ArcArray::from_shape_vec(IxDyn(&[values.len()]), values.clone())
         .unwrap_or_else(|_| ArcArray::zeros(IxDyn(&[values.len()])));
     Tensor::F32(array)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::data::{DataOptions, Dataset, Preprocess};
+    use crate::exec::NativeEngine;
+    use crate::graph::{ConvAttrs, Node, ValueDecl};
+    use crate::tensor::ElementType;
+
+    /// A 1x1 convolution with weight and a batch norm with stored statistics.
+    fn network(weight: f32, mean: f32, variance: f32) -> Graph {
+        let node = |name: &str, op: Op, inputs: &[&str]| Node {
+            name: name.into(),
+            op,
+            inputs: inputs.iter().map(|&input| input.into()).collect(),
+            outputs: vec![name.into()],
+        };
+        let declared = |name: &str| ValueDecl {
+            name: name.into(),
+            element_type: ElementType::F32,
+            dims: None,
+        };
+        let norm = Op::BatchNormalization {
+            epsilon: 1e-5,
+            momentum: 0.9,
+        };
+        let number = |value: f64| vector(&[value]);
+        let weight = Floats::from_elem(IxDyn(&[1, 1, 1, 1]), weight);
+        Graph {
+            name: "network".into(),
+            opset: 17,
+            inputs: vec![declared("x")],
+            outputs: vec![declared("norm")],
+            nodes: vec![
+                node("conv", Op::Conv(ConvAttrs::default()), &["x", "w", "b"]),
+                node("norm", norm, &["conv", "scale", "bias", "mean", "variance"]),
+            ],
+            initializers: BTreeMap::from([
+                ("w".to_owned(), Tensor::F32(weight)),
+                ("b".to_owned(), number(0.0)),
+                ("scale".to_owned(), number(1.0)),
+                ("bias".to_owned(), number(0.0)),
+                ("mean".to_owned(), number(f64::from(mean))),
+                ("variance".to_owned(), number(f64::from(variance))),
+            ]),
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn statistics_move_as_those_of_the_images_do() {
+        let options = DataOptions {
+            limit: Some(200),
+            ..DataOptions::default()
+        };
+        let dataset = Dataset::digits(&options).unwrap();
+        let preprocess = Preprocess::parse("unit", 8, 8, 1).unwrap();
+        let source = Source {
+            dataset: &dataset,
+            preprocess: &preprocess,
+            batch_size: 32,
+        };
+        let engine = NativeEngine::new();
+        let carry = |before: &Graph, after: &Graph| {
+            let graph = carry_batch_norm(&engine, before, after, &source, 96, 1).unwrap();
+            ["mean", "variance"].map(|name| graph.float(name).unwrap()[[0]])
+        };
+        // Stored statistics that are those of no images stay where nothing changes.
+        let before = network(2.0, 7.0, 4.0);
+        assert_eq!(carry(&before, &before), [7.0, 4.0]);
+        // Half the weight: a quarter of the variance, and the mean of the images moves by half of
+        // itself, measured in standard deviations and applied in those that are stored.
+        let images = training_batches(&source, 96, 1).unwrap();
+        let values = ["conv".to_owned()];
+        let stored = BatchNormMode::Stored;
+        let moments = channel_moments(&engine, &before, &values, stored, images).unwrap();
+        let moved = -0.5 * moments["conv"].mean[0] * (4.0 / moments["conv"].variance[0]).sqrt();
+        let [mean, variance] = carry(&before, &network(1.0, 7.0, 4.0));
+        assert!(
+            (f64::from(mean) - 7.0 - moved).abs() < 1e-4,
+            "{mean} {moved}"
+        );
+        assert!((variance - 1.0).abs() < 1e-4, "{variance}");
+    }
 }

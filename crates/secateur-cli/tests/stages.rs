@@ -217,6 +217,7 @@ fn compress_prints_the_object_and_fills_the_folder_of_the_run() {
     assert_eq!(report["after"]["bytes"], output.len());
     for name in [
         "config.toml",
+        "splits.json",
         "history.jsonl",
         "plan.json",
         "report.json",
@@ -232,6 +233,17 @@ fn compress_prints_the_object_and_fills_the_folder_of_the_run() {
         .filter(|file| file.contains(".tmp"))
         .collect();
     assert!(leftover.is_empty(), "{leftover:?}");
+
+    let splits = std::fs::read_to_string(place.path().join("run/splits.json")).unwrap();
+    let splits: std::collections::BTreeMap<String, Vec<String>> =
+        serde_json::from_str(&splits).unwrap();
+    assert_eq!(splits["test"].len(), report["n_test"]);
+    let all: std::collections::BTreeSet<&String> = splits.values().flatten().collect();
+    assert_eq!(
+        all.len(),
+        splits.values().map(Vec::len).sum::<usize>(),
+        "no image is in two splits"
+    );
 
     // The settings that the run wrote can be given again, and lead to the same bytes.
     place.succeed(&[

@@ -56,6 +56,18 @@ pub enum Split {
     Test,
 }
 
+impl Split {
+    /// The name by which the split is given and written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        }
+    }
+}
+
 /// The order in which a split is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -465,6 +477,19 @@ impl Dataset {
     #[must_use]
     pub fn classes(&self) -> &[String] {
         &self.inner.classes
+    }
+
+    /// What the images of a split are, in stored order: paths of files, or numbers that count the
+    /// training images of packed data from 0 and go on with its test images.
+    #[must_use]
+    pub fn members(&self, split: Split) -> Vec<String> {
+        let samples = match split {
+            Split::Train => &self.inner.splits.train,
+            Split::Val => &self.inner.splits.val,
+            Split::Test => &self.inner.splits.test,
+        };
+        let name = |sample: &Sample| self.inner.store.name(sample.item);
+        samples.iter().map(name).collect()
     }
 
     /// The class index of each image of a split, in stored order.

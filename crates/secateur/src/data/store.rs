@@ -164,6 +164,16 @@ impl Store {
         }
     }
 
+    /// The path of an image's file, or its number in a data set of packed images.
+    pub(super) fn name(&self, item: usize) -> String {
+        match &self.source {
+            Source::Files(paths) => paths
+                .get(item)
+                .map_or_else(String::new, |path| path.display().to_string()),
+            Source::Packed { .. } => item.to_string(),
+        }
+    }
+
     fn packed(&self, item: usize) -> Option<View<'_>> {
         match &self.source {
             Source::Packed {

@@ -69,6 +69,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let key = RunKey::of(job.model, &model, &prepared, settings)?;
     reject_infeasible(&model.graph, &prepared, settings)?;
     let run = Run::open(job.run, &key, job.resume)?;
+    run.write_json("splits.json", &prepared.members())?;
 
     let (transferred, state) = clock.time("transfer", || {
         run.stage("transfer", &model, || {

@@ -38,11 +38,6 @@ pub fn evaluate_file(
     let bytes = read(model)?;
     let graph = onnx::read(model)?.graph;
     let prepared = prepare(&graph, &settings.data, settings.seed, progress)?;
-    let name = match split {
-        Split::Train => "train",
-        Split::Val => "val",
-        Split::Test => "test",
-    };
     let shape = batch_shape(&prepared, settings);
     let mut network = runtime.load(&bytes, shape)?;
     progress.begin("evaluate", prepared.dataset.len(split) as u64);
@@ -51,7 +46,7 @@ pub fn evaluate_file(
     progress.end();
     Ok(EvaluateReport {
         model: model.display().to_string(),
-        split: name.to_owned(),
+        split: split.name().to_owned(),
         n: found.n,
         correct: found.correct,
         top1: found.top1,

@@ -8,6 +8,7 @@ use crate::data::{
 use crate::files::checksum;
 use crate::graph::Graph;
 use crate::progress::Progress;
+use std::collections::BTreeMap;
 
 /// What the commands that read images need.
 #[derive(Debug)]
@@ -87,6 +88,14 @@ impl Prepared {
             let labels = labels.iter().map(|&label| (label as u64).to_le_bytes());
             length.into_iter().chain(labels).collect::<Vec<_>>()
         }))
+    }
+
+    /// Which image is in which split, by the names of [`Dataset::members`].
+    #[must_use]
+    pub fn members(&self) -> BTreeMap<&'static str, Vec<String>> {
+        let splits = [Split::Train, Split::Val, Split::Test];
+        let members = |split: Split| (split.name(), self.dataset.members(split));
+        splits.into_iter().map(members).collect()
     }
 
     /// Writes preprocessing and class names into the graph's metadata.

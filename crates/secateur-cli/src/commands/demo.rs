@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use secateur::data::DataKind;
 use secateur::files::write_atomic;
 use secateur::pipeline::{self, Job, Resume, Settings};
+use secateur::train::Trainable;
 use secateur::transfer::HeadChoice;
 
 /// The network that is fitted to the digits.
@@ -50,7 +51,16 @@ pub fn run(args: &DemoArgs, progress: &Terminal) -> Result<Outcome> {
 fn settings() -> Settings {
     let mut settings = Settings::default();
     settings.data.kind = Some(DataKind::Digits);
+    // A few hundred images judge a cut: fewer would not tell one point from chance.
+    settings.data.val_fraction = 0.3;
     // The network tells ten classes apart, too, but others.
     settings.transfer.head = HeadChoice::New;
+    settings.transfer.trainable = Trainable::All;
+    settings.transfer.epochs = Some(5);
+    settings.transfer.lr = Some(0.001);
+    settings.prune.window_steps = 20;
+    settings.prune.lr = 0.0003;
+    settings.prune.recovery_epochs = 1;
+    settings.prune.finetune_epochs = 2;
     settings
 }

@@ -166,7 +166,7 @@ fn a_target_that_cannot_be_reached_is_said_before_the_work() {
 fn an_output_that_cannot_be_written_is_said_before_the_work() {
     let place = with_images();
     let model = place.fixture("small.onnx");
-    fails(
+    let ran = fails(
         &place,
         &[
             "compress",
@@ -180,6 +180,8 @@ fn an_output_that_cannot_be_written_is_said_before_the_work() {
         ],
         &["`absent/small.onnx`", "hint: "],
     );
+    assert_eq!(ran.stderr.matches("not found").count(), 1, "{}", ran.stderr);
+    assert!(!ran.stderr.contains(".tmp"), "{}", ran.stderr);
     fails(
         &place,
         &[

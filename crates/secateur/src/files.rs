@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A file that could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write `{}`: {source}", path.display())]
+#[error("cannot write `{}`", path.display())]
 pub struct WriteError {
     /// The file.
     pub path: PathBuf,
@@ -61,6 +61,12 @@ fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
         .prefix(&prefix)
         .suffix(".tmp")
         .tempfile_in(folder_of(path))
+        .map_err(without_path)
+}
+
+/// What went wrong, without the temporary path that `tempfile` adds: it would say nothing to a user.
+fn without_path(error: io::Error) -> io::Error {
+    io::Error::from(error.kind())
 }
 
 /// Removes what writers of `path` that were killed left beside it. What cannot be removed stays.

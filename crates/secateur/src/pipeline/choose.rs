@@ -149,3 +149,65 @@ pub(super) fn removes_nothing(plan: &PruningPlan) -> bool {
         .values()
         .all(|layer| layer.keep.len() == layer.rank)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::graph::LayerShape;
+    use std::collections::BTreeMap;
+
+    /// One layer of 9 x 8 in 8 directions, break-even rank 4, and 10 parameters besides.
+    fn choice(settings: &PruneSettings) -> Choice<'_> {
+        let shape = LayerShape {
+            n: 9,
+            co: 8,
+            groups: 1,
+        };
+        Choice {
+            settings,
+            candidates: vec![Candidate {
+                name: "a".to_owned(),
+                rank: 8,
+                shape,
+                positions: 1,
+            }],
+            total: Size {
+                params: 82,
+                macs: 82,
+            },
+            rest: Size {
+                params: 10,
+                macs: 10,
+            },
+        }
+    }
+
+    #[test]
+    fn a_step_goes_below_break_even_or_nowhere() {
+        let settings = PruneSettings::default();
+        let choice = choice(&settings);
+        let scores: Scores = BTreeMap::from([("a".to_owned(), (1..=8).map(f64::from).collect())]);
+        // 72 parameters dense, 68 in four directions: any step asks for less than 72.
+        let plan = choice.plan_step(&scores, 0.01).unwrap().unwrap();
+        assert_eq!(plan.layers["a"].keep, [4, 5, 6, 7]);
+        assert_eq!(plan.predicted.params, 78);
+        let plan = choice.plan_step(&scores, 0.5).unwrap().unwrap();
+        assert_eq!(plan.layers["a"].keep, [6, 7]);
+        // More than can go: the least that is left.
+        let plan = choice.plan_step(&scores, 0.99).unwrap().unwrap();
+        assert_eq!(plan.layers["a"].keep, [7]);
+        assert_eq!(plan.predicted.params, 27);
+    }
+
+    #[test]
+    fn a_file_size_leaves_room_for_nodes() {
+        let file = File {
+            bytes: 10_000,
+            params: 2_000,
+            layers: 2,
+        };
+        // 2,000 bytes are no weights, 600 are for two factors.
+        assert!((file.params_within(6_600.0) - 1_000.0).abs() < 1e-9);
+    }
+}

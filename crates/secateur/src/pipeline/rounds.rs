@@ -344,3 +344,29 @@ fn note_round(context: &Context<'_>, round: &Round) {
         if round.accepted { "kept" } else { "taken back" },
     ));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_grows_while_the_budget_lasts_and_halves_after_a_failure() {
+        let mut pace = Pace::new(0.2, 2);
+        pace.succeeded(Some(0.4));
+        assert!((pace.step - 0.3).abs() < 1e-12);
+        // Half of the budget spent, or no budget: no growth.
+        pace.succeeded(Some(0.5));
+        pace.succeeded(None);
+        assert!((pace.step - 0.3).abs() < 1e-12);
+        assert!(pace.failed());
+        // After a failure it grows no more.
+        pace.succeeded(Some(0.0));
+        assert!((pace.step - 0.15).abs() < 1e-12);
+        assert!(pace.failed());
+        // Two halvings of the first step are the least.
+        assert!(!pace.failed());
+        let mut far = Pace::new(0.4, 0);
+        far.succeeded(Some(0.0));
+        assert!((far.step - 0.5).abs() < 1e-12, "no more than half at once");
+    }
+}

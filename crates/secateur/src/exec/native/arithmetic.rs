@@ -10,7 +10,7 @@ use secateur_kernels::{channel, elementwise};
 /// `Relu`, `LeakyRelu`, `Sigmoid`, `HardSigmoid`, `HardSwish`, `Tanh`.
 pub(super) fn activation(call: &Call<'_>, function: Activation) -> Result<Floats, ExecError> {
     let (_, x) = call.input(0)?;
-    let mut y = vec![0.0; x.len()];
+    let mut y = call.buffer(x.len());
     match function {
         Activation::Relu => elementwise::map(x, &mut y, |x| if x < 0.0 { 0.0 } else { x }),
         Activation::LeakyRelu { alpha } => {
@@ -34,11 +34,11 @@ pub(super) fn activation_backward(
     call: &Call<'_>,
     function: Activation,
     output: &Floats,
-    gradient: Floats,
+    gradient: &Floats,
 ) -> Result<InputGradients, ExecError> {
     let (array, x) = call.input(0)?;
-    let (y, dy) = (in_order(call, output)?, in_order(call, &gradient)?);
-    let mut dx = vec![0.0; x.len()];
+    let (y, dy) = (in_order(call, output)?, in_order(call, gradient)?);
+    let mut dx = call.buffer(x.len());
     let dx_slice = &mut dx[..];
     match function {
         Activation::Relu => {
@@ -76,7 +76,7 @@ pub(super) fn activation_backward(
 pub(super) fn clip(call: &Call<'_>) -> Result<Floats, ExecError> {
     let (min, max) = bounds(call)?;
     let (_, x) = call.input(0)?;
-    let mut y = vec![0.0; x.len()];
+    let mut y = call.buffer(x.len());
     elementwise::map(x, &mut y, |x| {
         let x = if x < min { min } else { x };
         if x > max { max } else { x }
@@ -86,12 +86,12 @@ pub(super) fn clip(call: &Call<'_>) -> Result<Floats, ExecError> {
 
 pub(super) fn clip_backward(
     call: &Call<'_>,
-    gradient: Floats,
+    gradient: &Floats,
 ) -> Result<InputGradients, ExecError> {
     let (min, max) = bounds(call)?;
     let (array, x) = call.input(0)?;
-    let mut dx = vec![0.0; x.len()];
-    elementwise::zip(in_order(call, &gradient)?, x, &mut dx, |g, x| {
+    let mut dx = call.buffer(x.len());
+    elementwise::zip(in_order(call, gradient)?, x, &mut dx, |g, x| {
         if x >= min && x <= max { g } else { 0.0 }
     });
     let mut gradients = vec![None; call.operands.node.inputs.len()];
@@ -142,7 +142,7 @@ fn spread(operand: &[usize], output: &[usize]) -> Spread {
 /// `Add`, `Sub`, `Mul`, `Div`, with broadcasting.
 pub(super) fn forward(call: &Call<'_>, operation: Arithmetic) -> Result<Floats, ExecError> {
     let ((a_array, a), (b_array, b)) = (call.input(0)?, call.input(1)?);
-    let mut y = vec![0.0; call.out_len()];
+    let mut y = call.buffer(call.out_len());
     let spreads = [a_array, b_array].map(|array| spread(array.shape(), call.out_shape));
     match (spreads, operation) {
         ([Spread::Same, Spread::Same], Arithmetic::Add) => {
@@ -217,7 +217,7 @@ fn stretched<'a>(call: &Call<'_>, array: &'a Floats) -> Result<ArrayViewD<'a, f3
 pub(super) fn backward(
     call: &Call<'_>,
     operation: Arithmetic,
-    gradient: Floats,
+    gradient: &Floats,
     wanted: &[bool],
 ) -> Result<InputGradients, ExecError> {
     let ((a, _), (b, _)) = (call.input(0)?, call.input(1)?);
@@ -228,12 +228,12 @@ pub(super) fn backward(
         }
         let (own, other) = if slot == 0 { (a, b) } else { (b, a) };
         gradients[slot] = Some(match operation {
-            Arithmetic::Add => reduced(call, &gradient, own.shape())?,
-            Arithmetic::Sub if slot == 0 => reduced(call, &gradient, own.shape())?,
-            Arithmetic::Sub => reduced(call, &gradient, own.shape())?
+            Arithmetic::Add => reduced(call, gradient, own.shape())?,
+            Arithmetic::Sub if slot == 0 => reduced(call, gradient, own.shape())?,
+            Arithmetic::Sub => reduced(call, gradient, own.shape())?
                 .mapv(|g| -g)
                 .into_shared(),
-            Arithmetic::Mul => product_gradient(call, &gradient, own, other)?,
+            Arithmetic::Mul => product_gradient(call, gradient, own, other)?,
             Arithmetic::Div => {
                 let (a, b) = (stretched(call, a)?, stretched(call, b)?);
                 let mut scaled = gradient.to_owned();
@@ -262,7 +262,7 @@ fn product_gradient(
     let spreads = [own, other].map(|array| spread(array.shape(), call.out_shape));
     match spreads {
         [Spread::Same, Spread::Same] => {
-            let mut product = vec![0.0; dy.len()];
+            let mut product = call.buffer(dy.len());
             elementwise::zip(dy, values, &mut product, |g, x| g * x);
             call.output(product)
         }
@@ -273,7 +273,7 @@ fn product_gradient(
                 positions,
             },
         ] => {
-            let mut product = vec![0.0; dy.len()];
+            let mut product = call.buffer(dy.len());
             channel::affine(values, &vec![0.0; channels], positions, dy, &mut product);
             call.output(product)
         }

@@ -61,7 +61,7 @@ fn run(call: &Call<'_>, shape: &ConvShape) -> Result<Floats, ExecError> {
     if bias.is_some_and(|bias| bias.len() != shape.output[0]) {
         return Err(call.error("the bias does not fit the channels"));
     }
-    let mut y = vec![0.0; shape.output_len()];
+    let mut y = call.buffer(shape.output_len());
     conv::forward(shape, x, w, bias, &mut y);
     call.output(y)
 }
@@ -79,7 +79,7 @@ fn run_backward(
         .ok_or_else(|| call.error("a gradient is not in memory order"))?;
     let mut gradients: InputGradients = vec![None; wanted.len()];
     if is_wanted(0) {
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = call.buffer(x.len());
         conv::backward_data(shape, w, dy, &mut dx);
         gradients[0] = Some(call.array(x_array.shape(), dx)?);
     }

@@ -6,6 +6,7 @@
 //! Burn, one node at a time.
 
 mod arithmetic;
+mod buffers;
 mod convolution;
 mod node;
 mod norm;

@@ -1,5 +1,6 @@
 //! The one place that says which function runs an operator, forward and backward.
 
+use super::buffers::Buffers;
 use super::{arithmetic, convolution, norm, pool};
 use crate::exec::burn::node as burn_node;
 use crate::exec::{BatchNormMode, ExecError};
@@ -15,6 +16,7 @@ pub(super) struct Call<'c> {
     pub(super) inputs: &'c [Option<Floats>],
     pub(super) out_shape: &'c [usize],
     pub(super) batch_norm: BatchNormMode,
+    pub(super) buffers: &'c Buffers,
     /// For the operators that Burn runs.
     pub(super) device: &'c Device,
 }
@@ -56,6 +58,11 @@ impl Call<'_> {
             Some((array, Some(slice))) => Ok(Some((array, slice))),
             _ => Err(self.error(format!("input `{name}` is not an `f32` value"))),
         }
+    }
+
+    /// Memory for `len` floats that will all be written.
+    pub(super) fn buffer(&self, len: usize) -> Vec<f32> {
+        self.buffers.take(len)
     }
 
     /// Values as an array of the output's shape.
@@ -137,10 +144,10 @@ pub(super) fn backward(
     call: &Call<'_>,
     output: &Floats,
     saved: Option<Saved>,
-    gradient: Floats,
+    gradient: &Floats,
     wanted: &[bool],
 ) -> Result<InputGradients, ExecError> {
-    let burn = |gradient: &Floats| {
+    let burn = || {
         burn_node::backward(
             call.operands,
             call.inputs,
@@ -151,25 +158,25 @@ pub(super) fn backward(
         )
     };
     match &call.operands.node.op {
-        Op::Conv(attrs) => convolution::backward(call, attrs, &gradient, wanted),
+        Op::Conv(attrs) => convolution::backward(call, attrs, gradient, wanted),
         Op::Gemm { .. } => match convolution::dense_shape(call)? {
-            Some(shape) => convolution::dense_backward(call, &shape, &gradient, wanted),
-            None => burn(&gradient),
+            Some(shape) => convolution::dense_backward(call, &shape, gradient, wanted),
+            None => burn(),
         },
         Op::BatchNormalization { epsilon, .. } => {
             let has_statistics = call.batch_norm == BatchNormMode::Stored;
             if has_statistics && wanted.iter().skip(3).any(|&wanted| wanted) {
-                return burn(&gradient);
+                return burn();
             }
-            norm::backward(call, *epsilon, saved, &gradient, wanted)
+            norm::backward(call, *epsilon, saved, gradient, wanted)
         }
         Op::Activation(activation) => {
             arithmetic::activation_backward(call, *activation, output, gradient)
         }
         Op::Clip { .. } => arithmetic::clip_backward(call, gradient),
         Op::Arithmetic(operation) => arithmetic::backward(call, *operation, gradient, wanted),
-        Op::MaxPool(attrs) => pool::max_backward(call, attrs, &gradient),
-        Op::GlobalAveragePool => pool::global_average_backward(call, &gradient),
+        Op::MaxPool(attrs) => pool::max_backward(call, attrs, gradient),
+        Op::GlobalAveragePool => pool::global_average_backward(call, gradient),
         Op::Flatten { .. }
         | Op::Reshape { .. }
         | Op::Squeeze { .. }
@@ -178,7 +185,7 @@ pub(super) fn backward(
         | Op::Identity => {
             let shape = call.input(0)?.0.shape();
             let mut gradients = vec![None; wanted.len()];
-            gradients[0] = Some(call.reshaped(&gradient, shape)?);
+            gradients[0] = Some(call.reshaped(gradient, shape)?);
             Ok(gradients)
         }
         Op::MatMul
@@ -196,6 +203,6 @@ pub(super) fn backward(
         | Op::Cast { .. }
         | Op::Shape { .. }
         | Op::Gather { .. }
-        | Op::ConstantOfShape { .. } => burn(&gradient),
+        | Op::ConstantOfShape { .. } => burn(),
     }
 }

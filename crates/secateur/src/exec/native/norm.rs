@@ -41,7 +41,7 @@ pub(super) fn forward(call: &Call<'_>, epsilon: f32) -> Result<(Floats, Option<S
     let offset: Vec<f32> = (0..channels)
         .map(|c| (f64::from(bias[c]) - mean[c] * factor[c]) as f32)
         .collect();
-    let mut y = vec![0.0; x.len()];
+    let mut y = call.buffer(x.len());
     channel::affine(&narrow(&factor), &offset, positions, x, &mut y);
     let saved = match call.batch_norm {
         BatchNormMode::Batch => Some(Saved::Moments(mean, variance)),
@@ -93,7 +93,7 @@ pub(super) fn backward(
     });
     let mut gradients: InputGradients = vec![None; wanted.len()];
     if wanted.first() == Some(&true) {
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = call.buffer(x.len());
         let factor: Vec<f64> = (0..channels)
             .map(|c| f64::from(scale[c]) * inverse[c])
             .collect();

@@ -30,7 +30,7 @@ fn shape(call: &Call<'_>, attrs: &PoolAttrs) -> Result<PoolShape, ExecError> {
 /// `MaxPool`, first output.
 pub(super) fn max_forward(call: &Call<'_>, attrs: &PoolAttrs) -> Result<Floats, ExecError> {
     let (_, x) = call.input(0)?;
-    let mut y = vec![0.0; call.out_len()];
+    let mut y = call.buffer(call.out_len());
     pool::max_forward(&shape(call, attrs)?, x, &mut y);
     call.output(y)
 }
@@ -44,7 +44,7 @@ pub(super) fn max_backward(
     let dy = gradient
         .as_slice()
         .ok_or_else(|| call.error("a gradient is not in memory order"))?;
-    let mut dx = vec![0.0; x.len()];
+    let mut dx = call.buffer(x.len());
     pool::max_backward(&shape(call, attrs)?, x, dy, &mut dx);
     Ok(vec![Some(call.array(array.shape(), dx)?)])
 }

@@ -1,5 +1,6 @@
 //! Runs a graph on host arrays: the values at hand, the record for the backward pass, the taps.
 
+use super::buffers::Buffers;
 use super::node::{Call, Saved, backward, forward};
 use crate::exec::plan::{Plan, Schedule, Wanted, check_output_gradients, dependents};
 use crate::exec::taps::Taps;
@@ -19,6 +20,7 @@ pub(super) struct NativeSession {
     trainable: Vec<String>,
     taps: Taps,
     batch_norm: BatchNormMode,
+    buffers: Buffers,
     wanted: Wanted,
     /// Values through which gradients flow, trainable initializers and tapped values included.
     differentiated: BTreeSet<String>,
@@ -68,6 +70,7 @@ impl NativeSession {
             trainable: request.trainable.clone(),
             taps,
             batch_norm: request.batch_norm,
+            buffers: Buffers::default(),
             wanted,
             differentiated,
             device: Device::flex(),
@@ -80,7 +83,10 @@ impl NativeSession {
     fn take_plan(&mut self, shape: &[usize]) -> Result<Plan, ExecError> {
         match self.plan.take() {
             Some(plan) if plan.input_shape == shape => Ok(plan),
-            _ => Plan::new(&self.graph, &self.input, shape, &self.wanted),
+            _ => {
+                self.buffers.clear();
+                Plan::new(&self.graph, &self.input, shape, &self.wanted)
+            }
         }
     }
 
@@ -98,7 +104,7 @@ impl NativeSession {
         };
         let mut record = Record::default();
         let name = self.input.clone();
-        self.taps_see(&name, input)?;
+        self.taps.fold(&name, Of::Activation, input)?;
         record.values.insert(name, in_order(input));
         // Values that a recorded node reads or makes stay for the backward pass.
         let mut kept: BTreeSet<&String> = BTreeSet::new();
@@ -121,23 +127,17 @@ impl NativeSession {
             }
             drop(inputs);
             for input in &node.inputs {
-                if schedule.last_use.get(input) == Some(&position) && !kept.contains(input) {
-                    record.values.remove(input);
+                if schedule.last_use.get(input) == Some(&position)
+                    && !kept.contains(input)
+                    && let Some(value) = record.values.remove(input)
+                {
+                    self.buffers.give(value);
                 }
             }
-            if self.taps.look_at(&name, Of::Activation) {
-                self.taps.fold(&name, Of::Activation, &value)?;
-            }
+            self.taps.fold(&name, Of::Activation, &value)?;
             record.values.insert(name, value);
         }
         Ok(record)
-    }
-
-    fn taps_see(&mut self, name: &str, value: &Floats) -> Result<(), ExecError> {
-        if self.taps.look_at(name, Of::Activation) {
-            self.taps.fold(name, Of::Activation, value)?;
-        }
-        Ok(())
     }
 
     fn call<'c>(
@@ -152,6 +152,7 @@ impl NativeSession {
             inputs,
             out_shape,
             batch_norm: self.batch_norm,
+            buffers: &self.buffers,
             device: &self.device,
         }
     }
@@ -196,7 +197,7 @@ impl NativeSession {
         let mut gradients: BTreeMap<String, Floats> = BTreeMap::new();
         for (name, gradient) in self.outputs.iter().zip(output_gradients) {
             if self.differentiated.contains(name) {
-                add(&mut gradients, name, in_order(gradient));
+                self.add(&mut gradients, name, in_order(gradient));
             }
         }
         for (position, &index) in schedule.nodes.iter().enumerate().rev() {
@@ -207,6 +208,7 @@ impl NativeSession {
             // Nothing reads this value any more: its readers come later in the schedule.
             let value = record.values.remove(output);
             if !self.is_recorded(node) {
+                value.into_iter().for_each(|value| self.buffers.give(value));
                 continue;
             }
             let is_kept = self.taps.look_at(output, Of::Gradient);
@@ -226,16 +228,32 @@ impl NativeSession {
                 .collect();
             let call = self.call(plan, node, &inputs, plan.shape(output));
             let saved = record.saved.remove(&position);
-            let found = backward(&call, &value, saved, gradient, &wanted)?;
+            let found = backward(&call, &value, saved, &gradient, &wanted)?;
+            drop(inputs);
+            self.buffers.give(value);
+            self.buffers.give(gradient);
             for (name, gradient) in node.inputs.iter().zip(found) {
                 if let Some(gradient) = gradient
                     && self.differentiated.contains(name)
                 {
-                    add(&mut gradients, name, gradient);
+                    self.add(&mut gradients, name, gradient);
                 }
             }
         }
         Ok(gradients)
+    }
+
+    /// Adds a gradient to what has reached a value already.
+    fn add(&self, gradients: &mut BTreeMap<String, Floats>, name: &str, gradient: Floats) {
+        let Some(sum) = gradients.get_mut(name) else {
+            gradients.insert(name.to_owned(), gradient);
+            return;
+        };
+        match (sum.as_slice_mut(), gradient.as_slice()) {
+            (Some(sum), Some(gradient)) => elementwise::update(sum, gradient, |a, b| a + b),
+            _ => *sum += &gradient,
+        }
+        self.buffers.give(gradient);
     }
 }
 
@@ -245,19 +263,6 @@ fn in_order(array: &Floats) -> Floats {
         array.clone()
     } else {
         array.as_standard_layout().into_owned().into_shared()
-    }
-}
-
-/// Adds a gradient to what has reached a value already.
-fn add(gradients: &mut BTreeMap<String, Floats>, name: &str, gradient: Floats) {
-    match gradients.get_mut(name) {
-        None => {
-            gradients.insert(name.to_owned(), gradient);
-        }
-        Some(sum) => match (sum.as_slice_mut(), gradient.as_slice()) {
-            (Some(sum), Some(gradient)) => elementwise::update(sum, gradient, |a, b| a + b),
-            _ => *sum += &gradient,
-        },
     }
 }
 

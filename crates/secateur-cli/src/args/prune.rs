@@ -119,7 +119,7 @@ pub struct RoundArgs {
         long,
         value_name = "N",
         help = stated(
-            "How often a failed cut is tried again at half the step",
+            "The least step that is worth a round: the first one, halved this often",
             settings::defaults().prune.halvings,
         )
     )]

@@ -60,7 +60,6 @@ fn settings() -> Settings {
     settings.transfer.lr = Some(0.001);
     settings.prune.window_steps = 20;
     settings.prune.lr = 0.0003;
-    settings.prune.recovery_epochs = 1;
     settings.prune.finetune_epochs = 2;
     settings
 }

@@ -6,9 +6,7 @@ use crate::cost;
 use crate::fold::{FoldConfig, fold};
 use crate::graph::{FactoredLayer, Graph, Size};
 use crate::importance::Scores;
-use crate::prune::{
-    AboveBreakEven, Candidate, Goal, Per, PruningPlan, SelectConfig, SelectError, select,
-};
+use crate::prune::{Candidate, Goal, Per, PruningPlan, SelectConfig, SelectError, select};
 
 /// The layers of a network that can be cut, and the size of everything.
 pub(super) struct Choice<'c> {
@@ -56,13 +54,11 @@ impl<'c> Choice<'c> {
         })
     }
 
-    /// The plan that reaches `goal`. Layers left above their break-even rank stay whole: they
-    /// would cost as much without the directions as with them.
+    /// The plan that reaches `goal`.
     pub(super) fn plan(&self, scores: &Scores, goal: Goal) -> Result<PruningPlan, SelectError> {
         let config = SelectConfig {
             per: self.settings.per,
             align: self.settings.align,
-            above_break_even: AboveBreakEven::KeepWhole,
             rest: self.rest,
             ..SelectConfig::new(goal)
         };
@@ -139,7 +135,6 @@ pub(super) fn is_within(size: Size, goal: &Goal) -> bool {
     match goal {
         Goal::Params(want) => size.params <= *want,
         Goal::Macs(want) => size.macs <= *want,
-        Goal::Remove(_) => false,
     }
 }
 

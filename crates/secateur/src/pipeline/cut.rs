@@ -88,7 +88,7 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let plan = smallest.ok_or(PipelineError::CutTarget)?;
     let cut = apply(&trained, &plan)?;
     let source = source(&prepared, settings);
-    let cut = carry_batch_norm(
+    let mut cut = carry_batch_norm(
         engine,
         &trained,
         &cut,
@@ -96,6 +96,7 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
         settings.prune.batch_norm_images,
         settings.seed,
     )?;
+    prepared.describe(&mut cut);
     let size = Some([preprocess.height, preprocess.width]);
     let after = folded(&read, &cut, size)?;
     let mut report = written(job.model, &read, job.output, cut, size)?;

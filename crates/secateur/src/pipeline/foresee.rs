@@ -133,12 +133,11 @@ fn stages(settings: &Settings, epochs: u64) -> Vec<String> {
         format!("transfer: up to {epochs} passes over the training images"),
         "decompose: each prunable layer into basis, scaling factors and projection".to_owned(),
         format!(
-            "prune in rounds: {} training steps for scores, then a cut of {:.1} % of what remains; up to {} passes \
-             to recover, {} halvings of the step",
+            "prune in rounds: {} training steps for scores, then a cut, {:.1} % of what remains at first; up to {} \
+             passes to recover",
             prune.window_steps,
             100.0 * prune.step,
             prune.recovery_epochs,
-            prune.halvings
         ),
         format!("fine-tune: {} passes for scaling factors, batch norm and head", prune.finetune_epochs),
         "fold and export: standard ONNX operators".to_owned(),

@@ -100,10 +100,14 @@ pub(super) fn prune_in_rounds(
             .map(|line| line + "\n")
             .collect();
         crate::files::write_atomic(&context.run.path("history.jsonl"), history.as_bytes())?;
-        if tried.round.accepted {
-            pace.succeeded(spent(context, &tried.round.drop));
+        let goes_on = if tried.round.accepted {
+            let goes_on = pace.succeeded(spent(context, &tried.round.drop));
             (graph, state) = (cut, tried);
-        } else if !pace.failed() {
+            goes_on
+        } else {
+            pace.failed()
+        };
+        if !goes_on {
             break;
         }
     }
@@ -114,12 +118,14 @@ pub(super) fn prune_in_rounds(
     })
 }
 
-/// How much one round removes.
+/// How much one round removes: a share of what is left. It grows until a cut fails, then the limit
+/// is closed in on, each round halving the way to the size that failed.
 #[derive(Clone, Copy, Debug)]
 struct Pace {
     step: f64,
     least: f64,
-    has_failed: bool,
+    /// The share of what is left whose removal has failed.
+    failed: Option<f64>,
 }
 
 impl Pace {
@@ -128,22 +134,32 @@ impl Pace {
         Self {
             step,
             least: step * 0.5_f64.powi(halvings),
-            has_failed: false,
+            failed: None,
         }
     }
 
-    /// Far from its limit (`spent` is the share of the accuracy budget that is used up), and as long
-    /// as nothing went wrong, the next round takes more.
-    fn succeeded(&mut self, spent: Option<f64>) {
-        if spent.is_some_and(|spent| spent < 0.5) && !self.has_failed {
-            self.step = (1.5 * self.step).min(0.5);
+    /// After a cut that was kept; `spent` is the share of the accuracy budget that is used up.
+    /// `false` where the next step would be less than is worth a try.
+    fn succeeded(&mut self, spent: Option<f64>) -> bool {
+        match self.failed {
+            Some(failed) => self.close_in(1.0 - (1.0 - failed) / (1.0 - self.step)),
+            None => {
+                if spent.is_some_and(|spent| spent < 0.5) {
+                    self.step = (1.5 * self.step).min(0.5);
+                }
+                true
+            }
         }
     }
 
-    /// The next try takes half; `false` where that is less than is worth a try.
+    /// After a cut that was taken back.
     fn failed(&mut self) -> bool {
-        self.has_failed = true;
-        self.step /= 2.0;
+        self.close_in(self.step)
+    }
+
+    fn close_in(&mut self, failed: f64) -> bool {
+        self.failed = Some(failed);
+        self.step = failed / 2.0;
         self.step >= self.least
     }
 }
@@ -350,23 +366,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pace_grows_while_the_budget_lasts_and_halves_after_a_failure() {
+    fn the_pace_grows_while_the_budget_lasts() {
         let mut pace = Pace::new(0.2, 2);
-        pace.succeeded(Some(0.4));
+        assert!(pace.succeeded(Some(0.4)));
         assert!((pace.step - 0.3).abs() < 1e-12);
         // Half of the budget spent, or no budget: no growth.
-        pace.succeeded(Some(0.5));
-        pace.succeeded(None);
+        assert!(pace.succeeded(Some(0.5)) && pace.succeeded(None));
         assert!((pace.step - 0.3).abs() < 1e-12);
-        assert!(pace.failed());
-        // After a failure it grows no more.
-        pace.succeeded(Some(0.0));
-        assert!((pace.step - 0.15).abs() < 1e-12);
-        assert!(pace.failed());
-        // Two halvings of the first step are the least.
-        assert!(!pace.failed());
         let mut far = Pace::new(0.4, 0);
-        far.succeeded(Some(0.0));
+        assert!(far.succeeded(Some(0.0)));
         assert!((far.step - 0.5).abs() < 1e-12, "no more than half at once");
+    }
+
+    #[test]
+    fn after_a_failure_each_round_halves_the_way_to_it() {
+        let mut pace = Pace::new(0.4, 3);
+        // 0.6 of the size is too little, 0.8 is kept: 0.2 / 0.8 of it is left to look at.
+        assert!(pace.failed());
+        assert!((pace.step - 0.2).abs() < 1e-12);
+        assert!(pace.succeeded(Some(0.0)));
+        assert!((pace.step - 0.125).abs() < 1e-12);
+        // 0.7 is too little as well.
+        assert!(pace.failed());
+        assert!((pace.step - 0.0625).abs() < 1e-12);
+        // 0.75 is kept: a step below an eighth of the first is not worth a try.
+        assert!(!pace.succeeded(Some(0.0)));
     }
 }

@@ -40,7 +40,7 @@ pub struct DataSettings {
     pub preprocess: Option<String>,
     /// `[height, width]` where the model does not fix it; the data's own where absent.
     pub size: Option<[usize; 2]>,
-    /// Fraction of the training images that validation takes (0.1).
+    /// Fraction of the training images that validation takes (0.2).
     pub val_fraction: f64,
     /// Fraction that the test split takes where the data has none (0.2).
     pub test_fraction: f64,
@@ -59,7 +59,7 @@ impl Default for DataSettings {
             kind: None,
             preprocess: None,
             size: None,
-            val_fraction: 0.1,
+            val_fraction: 0.2,
             test_fraction: 0.2,
             limit: None,
             batch_size: 64,
@@ -114,7 +114,7 @@ pub struct PruneSettings {
     pub step: f64,
     /// Training steps over which scores are gathered before a cut (60).
     pub window_steps: u64,
-    /// Passes over the training images to recover after a cut that loses too much (2).
+    /// Passes over the training images to recover after a cut that loses too much (1).
     pub recovery_epochs: u64,
     /// Passes over the training images at the chosen size (4).
     pub finetune_epochs: u64,
@@ -124,9 +124,9 @@ pub struct PruneSettings {
     pub per: Per,
     /// Ranks are rounded up to a multiple of this (1).
     pub align: usize,
-    /// How often a failed cut is tried again at half the step (2).
+    /// How often the first step is halved for the least step that is worth a round (2).
     pub halvings: usize,
-    /// Reserve of an accuracy target, in standard errors of the drop on validation (1).
+    /// Reserve of an accuracy target, in standard errors of the drop on validation (1.5).
     pub margin: f64,
     /// Training images for batch-norm statistics after a cut (1024).
     pub batch_norm_images: usize,
@@ -139,13 +139,13 @@ impl Default for PruneSettings {
             exclude: None,
             step: 0.15,
             window_steps: 60,
-            recovery_epochs: 2,
+            recovery_epochs: 1,
             finetune_epochs: 4,
             lr: 0.0005,
             per: Per::Parameter,
             align: 1,
             halvings: 2,
-            margin: 1.0,
+            margin: 1.5,
             batch_norm_images: 1024,
         }
     }

@@ -8,7 +8,7 @@ mod apply;
 mod select;
 
 pub use apply::{apply, compensate, mask};
-pub use select::{AboveBreakEven, Candidate, Goal, Per, SelectConfig, SelectError, select};
+pub use select::{Candidate, Goal, Per, SelectConfig, SelectError, select};
 
 use crate::graph::Size;
 use serde::{Deserialize, Serialize};

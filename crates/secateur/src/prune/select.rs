@@ -32,10 +32,8 @@ impl Candidate {
 }
 
 /// When to stop removing.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
-    /// Remove this fraction (0 to 1) of the directions that are there, rounded down.
-    Remove(f64),
     /// Remove until at most this many parameters are left, those of [`SelectConfig::rest`] included.
     Params(u64),
     /// Remove until at most this many multiply-accumulates are left, likewise.
@@ -55,19 +53,8 @@ pub enum Per {
     Direction,
 }
 
-/// What becomes of a layer that is left above its break-even rank, where it costs its dense size
-/// whatever its rank.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AboveBreakEven {
-    /// It is cut as ranked: several rounds of pruning can bring it below.
-    #[default]
-    Cut,
-    /// It keeps every direction that it has, which costs nothing: for the last or only round.
-    KeepWhole,
-}
-
 /// How to select.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelectConfig {
     /// When to stop.
     pub goal: Goal,
@@ -77,8 +64,6 @@ pub struct SelectConfig {
     pub min_rank: usize,
     /// Kept ranks are rounded up to a multiple of this (or the rank the layer has); at least 1.
     pub align: usize,
-    /// What becomes of layers left above their break-even rank.
-    pub above_break_even: AboveBreakEven,
     /// The size of everything that is not a candidate.
     pub rest: Size,
 }
@@ -92,7 +77,6 @@ impl SelectConfig {
             per: Per::default(),
             min_rank: 1,
             align: 1,
-            above_break_even: AboveBreakEven::default(),
             rest: Size::default(),
         }
     }
@@ -136,7 +120,7 @@ pub enum SelectError {
         /// The setting's name.
         setting: &'static str,
         /// The value found.
-        value: f64,
+        value: usize,
         /// The values that can be.
         want: &'static str,
     },
@@ -154,52 +138,103 @@ pub enum SelectError {
     },
 }
 
-/// What is left while directions go.
-struct Left<'a> {
-    candidates: Vec<&'a Candidate>,
-    ranks: Vec<usize>,
-    align: usize,
-    total: Size,
+/// A layer with its directions in the order in which they go.
+struct Layer<'a> {
+    candidate: &'a Candidate,
+    /// The direction with the lowest score first.
+    order: Vec<usize>,
+    /// The rank that is left.
+    rank: usize,
 }
 
-impl Left<'_> {
-    /// The rank at which a layer with `rank` directions ends.
-    fn aligned(&self, layer: usize, rank: usize) -> usize {
-        rank.div_ceil(self.align)
-            .saturating_mul(self.align)
-            .min(self.candidates[layer].rank)
+/// A cut of one layer from the rank of its step before, and its loss per cost.
+struct Step {
+    layer: usize,
+    rank: usize,
+    loss_per_cost: f64,
+}
+
+impl<'a> Layer<'a> {
+    fn new(candidate: &'a Candidate, scores: &[f64]) -> Self {
+        let mut order: Vec<usize> = (0..candidate.rank).collect();
+        // Adding 0 turns -0 into 0, which the total order would put before it.
+        let score = |direction: usize| scores[direction] + 0.0;
+        order.sort_by(|&a, &b| score(a).total_cmp(&score(b)).then(b.cmp(&a)));
+        Self {
+            candidate,
+            order,
+            rank: candidate.rank,
+        }
     }
 
-    fn size(&self, layer: usize) -> Size {
-        let candidate = self.candidates[layer];
-        candidate
-            .shape
-            .size_at(self.aligned(layer, self.ranks[layer]), candidate.positions)
+    fn size_at(&self, rank: usize) -> Size {
+        self.candidate.shape.size_at(rank, self.candidate.positions)
     }
 
-    fn remove_one(&mut self, layer: usize) {
-        let before = self.size(layer);
-        self.ranks[layer] -= 1;
-        let after = self.size(layer);
-        self.total.params = self
-            .total
-            .params
-            .saturating_sub(before.params)
-            .saturating_add(after.params);
-        self.total.macs = self
-            .total
-            .macs
-            .saturating_sub(before.macs)
-            .saturating_add(after.macs);
+    /// Ranks at which the layer can be left, the largest first: those that save something.
+    fn ranks(&self, config: &SelectConfig) -> impl Iterator<Item = usize> + use<> {
+        let largest = self.candidate.shape.break_even_rank();
+        let largest = largest.min(self.candidate.rank.saturating_sub(1));
+        let (least, align) = (config.min_rank, config.align);
+        (least..=largest)
+            .rev()
+            .filter(move |rank| rank.is_multiple_of(align))
+    }
+
+    /// What leaving `rank` directions saves, in the unit of the ranking.
+    fn saved(&self, rank: usize, per: Per) -> f64 {
+        let (full, cut) = (self.size_at(self.candidate.rank), self.size_at(rank));
+        match per {
+            Per::Parameter => full.params.saturating_sub(cut.params) as f64,
+            Per::Mac => full.macs.saturating_sub(cut.macs) as f64,
+            Per::Direction => (self.candidate.rank - rank) as f64,
+        }
+    }
+
+    /// The cuts that lose least for what they save: the lower convex hull of the points
+    /// (saved, lost), from the uncut layer on.
+    fn steps(&self, index: usize, scores: &[f64], config: &SelectConfig) -> Vec<Step> {
+        let mut lost = vec![0.0];
+        for &direction in &self.order {
+            lost.push(lost.last().copied().unwrap_or_default() + scores[direction]);
+        }
+        let point = |rank: usize| {
+            (
+                self.saved(rank, config.per),
+                lost[self.candidate.rank - rank],
+            )
+        };
+        let slope = |from: usize, to: usize| {
+            let ((saved, lost), (saved_to, lost_to)) = (point(from), point(to));
+            (lost_to - lost) / (saved_to - saved)
+        };
+        let mut hull = vec![self.candidate.rank];
+        for rank in self.ranks(config) {
+            while let [.., before, last] = hull[..]
+                && slope(before, last) > slope(last, rank)
+            {
+                hull.pop();
+            }
+            hull.push(rank);
+        }
+        hull.windows(2)
+            .map(|pair| Step {
+                layer: index,
+                rank: pair[1],
+                loss_per_cost: slope(pair[0], pair[1]),
+            })
+            .collect()
     }
 }
 
-/// Chooses the directions that go: those with the lowest score per cost, over all layers, until the
-/// goal is reached.
+/// Chooses the directions that go: the cuts of all layers that lose least for what they save, until
+/// the goal is reached.
 ///
-/// Sizes follow the size rule: a layer above its break-even rank costs its dense size. Ties are
+/// What a cut saves follows the size rule: a layer above its break-even rank costs its dense size,
+/// so a layer is left whole or cut below that rank at once, as far as the cut's loss per cost is
+/// lowest (the hull of method, section 7); from there on it goes direction by direction. Ties are
 /// broken by layer name, then the later direction goes first, so the plan does not depend on the
-/// order of `candidates`. With [`Goal::Remove`], `min_rank` and `align` can leave more than asked.
+/// order of `candidates`.
 ///
 /// # Errors
 /// [`SelectError`] names the layer, setting or goal that does not fit.
@@ -210,71 +245,74 @@ pub fn select(
 ) -> Result<PruningPlan, SelectError> {
     check_settings(config)?;
     let candidates = check_candidates(candidates, scores)?;
-    let mut left = Left {
-        ranks: candidates.iter().map(|candidate| candidate.rank).collect(),
-        candidates,
-        align: config.align,
-        total: config.rest,
-    };
-    for layer in 0..left.candidates.len() {
-        let size = left.size(layer);
-        left.total.params = left.total.params.saturating_add(size.params);
-        left.total.macs = left.total.macs.saturating_add(size.macs);
-    }
+    let scores = |candidate: &Candidate| scores.get(&candidate.name).map_or(&[][..], Vec::as_slice);
+    let mut layers: Vec<Layer<'_>> = candidates
+        .into_iter()
+        .map(|candidate| Layer::new(candidate, scores(candidate)))
+        .collect();
+    let mut steps: Vec<Step> = layers
+        .iter()
+        .enumerate()
+        .flat_map(|(index, layer)| layer.steps(index, scores(layer.candidate), config))
+        .collect();
+    steps.sort_by(|a, b| {
+        a.loss_per_cost
+            .total_cmp(&b.loss_per_cost)
+            .then(a.layer.cmp(&b.layer))
+    });
 
-    let mut removed: Vec<Vec<usize>> = vec![Vec::new(); left.candidates.len()];
-    let mut queue = ranking(&left.candidates, scores, config.per).into_iter();
-    let mut to_remove = match config.goal {
-        // The product is at most the number of directions, which is exact in f64.
-        Goal::Remove(ratio) => (ratio * left.ranks.iter().sum::<usize>() as f64).floor() as usize,
-        Goal::Params(_) | Goal::Macs(_) => usize::MAX,
+    let sum = |a: Size, b: Size| Size {
+        params: a.params.saturating_add(b.params),
+        macs: a.macs.saturating_add(b.macs),
     };
-    loop {
-        let done = match config.goal {
-            Goal::Remove(_) => to_remove == 0,
-            Goal::Params(want) => left.total.params <= want,
-            Goal::Macs(want) => left.total.macs <= want,
-        };
-        if done {
-            break;
-        }
-        let Some((layer, direction)) = queue.next() else {
+    let mut total = layers.iter().fold(config.rest, |total, layer| {
+        sum(total, layer.size_at(layer.rank))
+    });
+    let mut steps = steps.into_iter();
+    while !is_reached(total, config.goal) {
+        let Some(step) = steps.next() else {
             let (unit, want, least) = match config.goal {
-                Goal::Remove(_) => break,
-                Goal::Params(want) => ("parameters", want, left.total.params),
-                Goal::Macs(want) => ("MACs", want, left.total.macs),
+                Goal::Params(want) => ("parameters", want, total.params),
+                Goal::Macs(want) => ("MACs", want, total.macs),
             };
             return Err(SelectError::Unreachable { unit, want, least });
         };
-        if left.ranks[layer] > config.min_rank {
-            left.remove_one(layer);
-            removed[layer].push(direction);
-            to_remove -= 1;
-        }
+        let layer = &mut layers[step.layer];
+        let size = layer.size_at(layer.rank);
+        let others = Size {
+            params: total.params.saturating_sub(size.params),
+            macs: total.macs.saturating_sub(size.macs),
+        };
+        // The last step goes no further than the goal.
+        let reaches = |rank: &usize| is_reached(sum(others, layer.size_at(*rank)), config.goal);
+        let mut within = layer
+            .ranks(config)
+            .filter(|&rank| rank >= step.rank && rank < layer.rank);
+        layer.rank = within.find(reaches).unwrap_or(step.rank.min(layer.rank));
+        total = sum(others, layer.size_at(layer.rank));
     }
-    Ok(plan(&left, removed, config.above_break_even))
+    Ok(plan(&layers, total))
+}
+
+fn is_reached(total: Size, goal: Goal) -> bool {
+    match goal {
+        Goal::Params(want) => total.params <= want,
+        Goal::Macs(want) => total.macs <= want,
+    }
 }
 
 fn check_settings(config: &SelectConfig) -> Result<(), SelectError> {
-    let setting = |setting, value, want| {
-        Err(SelectError::Setting {
-            setting,
-            value,
-            want,
-        })
-    };
-    if config.min_rank == 0 {
-        return setting("min_rank", 0.0, "at least 1");
-    }
-    if config.align == 0 {
-        return setting("align", 0.0, "at least 1");
-    }
-    match config.goal {
-        Goal::Remove(ratio) if !(0.0..=1.0).contains(&ratio) => {
-            setting("ratio", ratio, "a fraction from 0 to 1")
+    for (setting, value) in [("min_rank", config.min_rank), ("align", config.align)] {
+        if value == 0 {
+            let want = "at least 1";
+            return Err(SelectError::Setting {
+                setting,
+                value,
+                want,
+            });
         }
-        Goal::Remove(_) | Goal::Params(_) | Goal::Macs(_) => Ok(()),
     }
+    Ok(())
 }
 
 /// The candidates by name, each with a finite score per direction.
@@ -316,59 +354,17 @@ fn check_candidates<'a>(
     }
 }
 
-/// `(layer, direction)`, the first to go first.
-fn ranking(
-    candidates: &[&Candidate],
-    scores: &BTreeMap<String, Vec<f64>>,
-    per: Per,
-) -> Vec<(usize, usize)> {
-    let mut order = Vec::new();
-    for (layer, candidate) in candidates.iter().enumerate() {
-        let params = candidate.shape.direction_params();
-        let cost = match per {
-            Per::Parameter => params,
-            Per::Mac => params.saturating_mul(candidate.positions),
-            Per::Direction => 1,
-        };
-        let scores = scores.get(&candidate.name).map_or(&[][..], Vec::as_slice);
-        order.extend(scores.iter().enumerate().map(|(direction, score)| {
-            // Adding 0 turns -0 into 0, which the total order would put before it.
-            (score / cost.max(1) as f64 + 0.0, layer, direction)
-        }));
-    }
-    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(b.2.cmp(&a.2)));
-    order
-        .into_iter()
-        .map(|(_, layer, direction)| (layer, direction))
-        .collect()
-}
-
-fn plan(left: &Left<'_>, removed: Vec<Vec<usize>>, above: AboveBreakEven) -> PruningPlan {
-    let mut layers = BTreeMap::new();
-    for (layer, mut removed) in removed.into_iter().enumerate() {
-        let candidate = left.candidates[layer];
-        let mut rank = left.aligned(layer, left.ranks[layer]);
-        if above == AboveBreakEven::KeepWhole && rank > candidate.shape.break_even_rank() {
-            rank = candidate.rank;
-        }
-        // The last to go are the first to come back.
-        removed.truncate(candidate.rank - rank);
-        removed.sort_unstable();
-        let keep = (0..candidate.rank)
-            .filter(|direction| removed.binary_search(direction).is_err())
-            .collect();
-        layers.insert(
-            candidate.name.clone(),
-            LayerPlan {
-                rank: candidate.rank,
-                keep,
-            },
-        );
-    }
+fn plan(layers: &[Layer<'_>], predicted: Size) -> PruningPlan {
+    let plan = |layer: &Layer<'_>| {
+        let rank = layer.candidate.rank;
+        let mut keep = layer.order[rank - layer.rank..].to_vec();
+        keep.sort_unstable();
+        (layer.candidate.name.clone(), LayerPlan { rank, keep })
+    };
     PruningPlan {
         version: PLAN_VERSION,
-        layers,
-        predicted: left.total,
+        layers: layers.iter().map(plan).collect(),
+        predicted,
     }
 }
 
@@ -407,7 +403,7 @@ mod tests {
         ] {
             let config = SelectConfig {
                 per,
-                ..SelectConfig::new(Goal::Remove(0.25))
+                ..SelectConfig::new(Goal::Params(99))
             };
             let plan = select(&candidates, &scores, &config).unwrap();
             for (name, layer) in &plan.layers {
@@ -421,14 +417,12 @@ mod tests {
     fn ties_go_by_name_and_then_from_the_last_direction() {
         let candidates = [candidate("b", 3, 9, 9, 1), candidate("a", 3, 9, 9, 1)];
         let scores = scores(&[("a", &[0.0, -0.0, 0.0]), ("b", &[0.0; 3])]);
-        let plan = select(&candidates, &scores, &SelectConfig::new(Goal::Remove(0.5))).unwrap();
+        let config = SelectConfig::new(Goal::Params(3 * 18));
+        let plan = select(&candidates, &scores, &config).unwrap();
         assert_eq!(plan.layers["a"].keep, [0]);
         assert_eq!(plan.layers["b"].keep, [0, 1]);
         let swapped = [candidates[1].clone(), candidates[0].clone()];
-        assert_eq!(
-            select(&swapped, &scores, &SelectConfig::new(Goal::Remove(0.5))).unwrap(),
-            plan
-        );
+        assert_eq!(select(&swapped, &scores, &config).unwrap(), plan);
     }
 
     #[test]
@@ -493,45 +487,37 @@ mod tests {
     }
 
     #[test]
-    fn alignment_brings_back_the_best_of_the_removed() {
+    fn kept_ranks_are_aligned() {
         let candidates = [candidate("a", 10, 100, 100, 1)];
         let scores = scores(&[("a", &[0.0, 9.0, 1.0, 8.0, 2.0, 7.0, 3.0, 6.0, 4.0, 5.0])]);
         let config = SelectConfig {
             align: 4,
-            ..SelectConfig::new(Goal::Remove(0.5))
+            ..SelectConfig::new(Goal::Params(9 * 200))
         };
         let plan = select(&candidates, &scores, &config).unwrap();
-        // Rank 5 becomes 8: of the removed 0, 2, 4, 6, 8 the scores 2, 3, 4 return.
         assert_eq!(plan.layers["a"].keep, [1, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!(plan.predicted.params, 8 * 200);
     }
 
     #[test]
-    fn a_layer_left_above_break_even_can_keep_everything() {
-        let candidates = [candidate("a", 8, 8, 8, 1), candidate("b", 8, 8, 8, 1)];
+    fn what_a_cut_saves_counts_and_not_what_a_direction_costs() {
+        // `a` is dense, 64; it saves 16 at rank 3 and loses 5 with that. `b` is factored already
+        // and saves 16 with one direction, the score of which is 4.
+        let candidates = [candidate("a", 8, 8, 8, 1), candidate("b", 3, 8, 8, 1)];
         let scores = scores(&[
-            ("a", &[1.0; 8]),
-            ("b", &[9.0, 9.0, 9.0, 9.0, 9.0, 0.1, 0.1, 0.1]),
+            ("a", &[5.0, 5.0, 5.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+            ("b", &[9.0, 9.0, 4.0]),
         ]);
-        let config = SelectConfig::new(Goal::Params(128 - 16));
-        let cut = select(&candidates, &scores, &config).unwrap();
-        assert_eq!(cut.layers["b"].keep.len(), 5);
-        let config = SelectConfig {
-            above_break_even: AboveBreakEven::KeepWhole,
-            ..config
-        };
-        let whole = select(&candidates, &scores, &config).unwrap();
-        assert_eq!(whole.layers["b"].keep.len(), 8);
-        assert_eq!(
-            (whole.predicted, &whole.layers["a"]),
-            (cut.predicted, &cut.layers["a"])
-        );
+        let config = SelectConfig::new(Goal::Params(64 + 48 - 1));
+        let plan = select(&candidates, &scores, &config).unwrap();
+        assert_eq!(plan.layers["a"].keep.len(), 8);
+        assert_eq!(plan.layers["b"].keep, [0, 1]);
     }
 
     #[test]
     fn scores_that_do_not_fit_are_errors_that_name_the_layer() {
         let candidates = [candidate("a", 2, 8, 8, 1)];
-        let config = SelectConfig::new(Goal::Remove(0.5));
+        let config = SelectConfig::new(Goal::Params(1));
         let fails = |layers: &[(&str, &[f64])]| {
             select(&candidates, &scores(layers), &config)
                 .unwrap_err()
@@ -555,14 +541,6 @@ mod tests {
             select(&[], &BTreeMap::new(), &zero),
             Err(SelectError::Setting {
                 setting: "min_rank",
-                ..
-            })
-        ));
-        let over = SelectConfig::new(Goal::Remove(f64::NAN));
-        assert!(matches!(
-            select(&[], &BTreeMap::new(), &over),
-            Err(SelectError::Setting {
-                setting: "ratio",
                 ..
             })
         ));
@@ -594,6 +572,26 @@ mod tests {
     }
 
     proptest! {
+        /// Every step ends where loss plus price times size is least, its loss per cost being the
+        /// price: no other ranks of the same total size lose less.
+        #[test]
+        fn steps_are_optimal(network in network(), min_rank in 1_usize..4, align in 1_usize..3) {
+            let config = SelectConfig { min_rank, align, ..SelectConfig::new(Goal::Params(0)) };
+            for (candidate, scores) in &network {
+                let layer = Layer::new(candidate, scores);
+                let price_of = |rank: usize, price: f64| {
+                    let lost: f64 = layer.order[..candidate.rank - rank].iter().map(|&j| scores[j]).sum();
+                    lost - price * layer.saved(rank, config.per)
+                };
+                for step in layer.steps(0, scores, &config) {
+                    let least = layer.ranks(&config).chain([candidate.rank])
+                        .map(|rank| price_of(rank, step.loss_per_cost))
+                        .fold(f64::MAX, f64::min);
+                    prop_assert!((price_of(step.rank, step.loss_per_cost) - least).abs() < 1e-9);
+                }
+            }
+        }
+
         #[test]
         fn plans_reach_the_goal_and_keep_to_the_limits(
             network in network(), part in 0.0..1.0_f64, min_rank in 1_usize..4, align in 1_usize..5,

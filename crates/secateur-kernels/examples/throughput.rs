@@ -1,7 +1,7 @@
 //! Throughput of the convolutions of well-known networks, as multiply-adds per second and as a share
 //! of the fused multiply-add peak that is measured beside each repetition with the same threads.
 //!
-//! `cargo run --release --example throughput -p secateur-kernels [part of a name]`
+//! `cargo run --release --example throughput -p secateur-kernels [part of a case's name]`
 
 #![allow(clippy::print_stdout)]
 
@@ -79,6 +79,14 @@ struct Case {
 }
 
 impl Case {
+    fn name(&self) -> String {
+        let [from, to] = self.channels;
+        format!(
+            "{}: {}x{from}-{to} {} {}/{}",
+            self.name, self.images, self.size, self.kernel, self.stride
+        )
+    }
+
     fn shape(&self) -> ConvShape {
         let pad = self.kernel / 2;
         let out = (self.size + 2 * pad - self.kernel) / self.stride + 1;
@@ -170,11 +178,12 @@ fn main() {
         peak()
     );
     println!(
-        "{:<18} {:>3} {:>9} {:>4} {:>4} {:>14} {:>14} {:>14}",
-        "network", "n", "channels", "size", "k/s", "forward", "data", "weight"
+        "{:<34} {:>14} {:>14} {:>14}",
+        "network: n x channels size kernel", "forward", "data", "weight"
     );
     for case in cases() {
-        if !case.name.contains(&wanted) {
+        let name = case.name();
+        if !name.contains(&wanted) {
             continue;
         }
         let shape = case.shape();
@@ -189,21 +198,18 @@ fn main() {
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
         let patch = case.channels[0] / case.groups * case.kernel * case.kernel;
         let flops = 2.0 * (shape.output_len() * patch) as f64;
-        let results = [
-            measure(flops, || forward(&shape, &x, &w, None, &mut y)),
-            measure(flops, || backward_data(&shape, &w, &dy, &mut dx)),
-            measure(flops, || backward_weight(&shape, &x, &dy, &mut dw)),
-        ];
-        print!(
-            "{:<18} {:>3} {:>4}-{:<4} {:>4} {:>2}/{}",
-            case.name,
-            case.images,
-            case.channels[0],
-            case.channels[1],
-            case.size,
-            case.kernel,
-            case.stride
-        );
+        let mut results = vec![];
+        let op = std::env::args().nth(2).unwrap_or("fdw".into());
+        if op.contains("f") {
+            results.push(measure(flops, || forward(&shape, &x, &w, None, &mut y)));
+        }
+        if op.contains("d") {
+            results.push(measure(flops, || backward_data(&shape, &w, &dy, &mut dx)));
+        }
+        if op.contains("w") {
+            results.push(measure(flops, || backward_weight(&shape, &x, &dy, &mut dw)));
+        }
+        print!("{name:<34}");
         for (rate, ratio) in results {
             print!(" {rate:>8.1} {:>4.0}%", 100.0 * ratio);
         }

@@ -18,7 +18,7 @@ impl TileSize {
         level::dispatch(Ask)
     }
 
-    fn of<S: Simd>() -> Self {
+    pub(crate) fn of<S: Simd>() -> Self {
         // Sums, one row of `b` and a number of `a` fill the registers.
         let rows = match (S::IS_SCALAR, S::REGISTER_COUNT) {
             (true, _) => 4,

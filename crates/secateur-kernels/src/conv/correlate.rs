@@ -1,7 +1,7 @@
 //! Correlation as a matrix product: rows are output channels, columns are positions.
 
 use super::geometry::{Block, Blocks, Correlation, PARTS, ranges};
-use super::pack::{Kernel, SPILL, WeightPlan, Weights, patches};
+use super::pack::{Kernel, Piece, Tiles, WeightPlan, Weights, patches};
 use super::stage::{Run, Stage};
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
@@ -91,12 +91,8 @@ fn divide<'a>(
     target: &'a mut [f32],
 ) -> Vec<Part<'a>> {
     let depth = plan.depth(0);
-    let sums = if plan.depths.len() > 1 {
-        correlation.outputs
-    } else {
-        0
-    };
-    let most = (CACHED / (depth + sums).max(1)).clamp(2 * size.width, TILES * size.width);
+    let most =
+        (CACHED / (depth + correlation.outputs).max(1)).clamp(2 * size.width, TILES * size.width);
     let blocks = correlation.blocks(most, size);
     let list = blocks.list(correlation);
     let n_panels = plan.panels.len();
@@ -111,7 +107,7 @@ fn divide<'a>(
     let plane = correlation.target_plane();
     let channels = |panels: &Range<usize>| {
         if correlation.groups == 1 {
-            plan.panels[panels.start].start..plan.panels[panels.end - 1].end
+            plan.outputs(panels)
         } else {
             0..correlation.groups * correlation.outputs
         }
@@ -172,16 +168,6 @@ struct Work<'a> {
     scratch: &'a mut Scratch,
 }
 
-/// Positions that are neighbours in the target.
-struct TargetRun {
-    /// First column of the tile.
-    column: usize,
-    image: usize,
-    /// Place in the plane.
-    place: usize,
-    len: usize,
-}
-
 impl WithSimd for Work<'_> {
     type Output = ();
 
@@ -191,138 +177,145 @@ impl WithSimd for Work<'_> {
         let block = self.part.block.clone();
         let stage = Stage::new(correlation, &block);
         let n = block.images.len() * block.rows.len() * correlation.axes[1].positions;
-        let tiles: Vec<Range<usize>> = ranges(n, self.size.width).collect();
-        let first_output = plan.panels[self.part.panels.start].start;
-        let outputs = plan.panels[self.part.panels.end - 1].end - first_output;
+        let outputs = plan.outputs(&self.part.panels);
         let deepest = plan.depths.iter().map(Range::len).max().unwrap_or(0);
-        let full_tile = deepest * correlation.taps() * self.size.width;
-        let (mut runs, mut target_runs) = (Vec::new(), Vec::new());
+        let tiles = Tiles::new(n, deepest * correlation.taps(), self.size);
+        let pieces = tiles.pieces(&stage.runs(), 1);
+        let target_pieces = tiles.pieces(
+            &target_runs(correlation, &block),
+            correlation.target_steps[1],
+        );
         let scratch = &mut *self.scratch;
         let planes = scratch.planes.floats(if stage.is_source {
             0
         } else {
             stage.len(deepest)
         });
-        let b = scratch.b.floats(full_tile + SPILL);
-        let sums = scratch.sums.floats(tiles.len() * outputs * self.size.width);
+        let b = scratch.b.floats(tiles.len());
+        let sums = scratch
+            .sums
+            .floats(outputs.len() * n.next_multiple_of(self.size.width));
+        // Sums of one tile.
+        let area = outputs.len() * self.size.width;
         for group in 0..correlation.groups {
             for (depth, channels) in plan.depths.iter().enumerate() {
-                let channels = group * correlation.channels + channels.start
-                    ..group * correlation.channels + channels.end;
+                let first = group * correlation.channels + channels.start;
                 let source = if stage.is_source {
-                    &self.x[channels.start * stage.channel..]
+                    &self.x[first * stage.channel..]
                 } else {
-                    stage.fill(correlation, &block, channels.clone(), self.x, planes);
+                    let channels = first..first + channels.len();
+                    stage.fill(correlation, &block, channels, self.x, planes);
                     &*planes
                 };
+                patches(&stage, source, channels.len(), &tiles, &pieces, b);
                 let segments = [Segment {
                     a: 0,
                     b: 0,
                     len: plan.depth(depth),
                 }];
-                let is_last = depth + 1 == plan.depths.len();
-                for (index, tile) in tiles.iter().enumerate() {
-                    let width = self.size.width_for(tile.len());
-                    stage.runs(tile.clone(), &mut runs);
-                    patches(&stage, source, channels.len(), &runs, width, b);
-                    if is_last {
-                        find_target_runs(correlation, &block, tile.clone(), &mut target_runs);
-                    }
+                for ((start, width), sums) in tiles.iter().zip(sums.chunks_exact_mut(area)) {
                     for panel in self.part.panels.clone() {
-                        let outputs_of = plan.panels[panel].clone();
-                        let place = index * outputs + outputs_of.start - first_output;
-                        let sums = &mut sums[place * self.size.width..][..outputs_of.len() * width];
+                        let range = &plan.panels[panel];
+                        let first = range.start - outputs.start;
                         Tile {
                             a: self.weights.panel(group, depth, panel),
-                            b,
+                            b: &b[start..],
                             segments: &segments,
-                            target: sums,
+                            target: &mut sums[first * width..][..range.len() * width],
                             former: if depth == 0 {
                                 Former::Dropped
                             } else {
                                 Former::Kept
                             },
                         }
-                        .run(simd, outputs_of.len(), width);
-                        if is_last {
-                            let channel = group * correlation.outputs + outputs_of.start;
-                            let writer = Writer {
-                                correlation,
-                                bias: self.bias,
-                                runs: &target_runs,
-                            };
-                            writer.write(sums, width, channel, &mut self.part.target);
-                        }
+                        .run(simd, range.len(), width);
                     }
                 }
             }
+            let writer = Writer {
+                correlation,
+                bias: self.bias,
+                first: group * correlation.outputs + outputs.start,
+                area,
+                pieces: &target_pieces,
+            };
+            writer.write(simd, sums, &mut self.part.target);
         }
     }
 }
 
-fn find_target_runs(
-    correlation: &Correlation,
-    block: &Block,
-    range: Range<usize>,
-    runs: &mut Vec<TargetRun>,
-) {
-    runs.clear();
+/// The runs of a block's positions in its part of the target, image after image.
+fn target_runs(correlation: &Correlation, block: &Block) -> Vec<Run> {
     let width = correlation.axes[1].positions;
-    let per_image = block.rows.len() * width;
+    let rows = block.rows.len();
     let [start_y, start_x] = correlation.target_starts;
     let [step_y, step_x] = correlation.target_steps;
     // Rows that follow each other in the target are one run.
-    let is_dense = correlation.target_steps == [1, 1] && width == correlation.target[1];
-    let mut position = range.start;
-    while position < range.end {
-        let (image, within) = (position / per_image, position % per_image);
-        let (row, column) = (within / width, within % width);
-        let rest = if is_dense {
-            per_image - within
-        } else {
-            width - column
-        };
-        let len = rest.min(range.end - position);
-        runs.push(TargetRun {
-            column: position - range.start,
-            image,
-            place: (start_y + row * step_y) * correlation.target[1] + start_x + column * step_x,
-            len,
-        });
-        position += len;
+    let is_dense = [step_y, step_x] == [1, 1] && width == correlation.target[1];
+    let (rows, width) = if is_dense {
+        (1, rows * width)
+    } else {
+        (rows, width)
+    };
+    let mut runs = Vec::with_capacity(block.images.len() * rows);
+    for image in 0..block.images.len() {
+        for row in 0..rows {
+            let place = (start_y + row * step_y) * correlation.target[1] + start_x;
+            runs.push(Run {
+                position: runs.len() * width,
+                place: image * correlation.target_plane() + place,
+                len: width,
+            });
+        }
     }
+    runs
 }
 
-/// Writes tiles of results to where they belong.
+/// Writes tiles of sums to where they belong.
 struct Writer<'a> {
     correlation: &'a Correlation,
     bias: Option<&'a [f32]>,
-    runs: &'a [TargetRun],
+    /// First channel.
+    first: usize,
+    /// Sums of a tile.
+    area: usize,
+    pieces: &'a [Piece],
 }
 
 impl Writer<'_> {
     #[inline(always)]
-    fn write(&self, sums: &[f32], width: usize, first: usize, target: &mut Target<'_>) {
-        let plane = self.correlation.target_plane();
+    fn write<S: Simd>(&self, simd: S, sums: &[f32], target: &mut Target<'_>) {
+        let plane_len = self.correlation.target_plane();
         let step = self.correlation.target_steps[1];
-        for (row, sums) in sums.chunks_exact(width).enumerate() {
-            let channel = first + row;
+        let outputs = self.area / TileSize::of::<S>().width;
+        for row in 0..outputs {
+            let channel = self.first + row;
             let bias = self.bias.map_or(0.0, |bias| bias[channel]);
-            for run in self.runs {
-                let plane = target.plane(run.image, channel, plane);
-                let sums = &sums[run.column..][..run.len];
+            for piece in self.pieces {
+                let sums = &sums[piece.tile * self.area + row * piece.width + piece.column..];
+                let sums = &sums[..piece.len];
+                let (image, place) = (piece.place / plane_len, piece.place % plane_len);
+                let plane = &mut target.plane(image, channel, plane_len)[place..];
                 if step == 1 {
-                    let plane = &mut plane[run.place..][..run.len];
-                    for (value, sum) in plane.iter_mut().zip(sums) {
-                        *value = sum + bias;
-                    }
+                    add_bias(simd, sums, bias, &mut plane[..piece.len]);
                 } else {
-                    let plane = plane[run.place..].iter_mut().step_by(step);
-                    for (value, sum) in plane.zip(sums) {
+                    for (value, sum) in plane.iter_mut().step_by(step).zip(sums) {
                         *value = sum + bias;
                     }
                 }
             }
         }
+    }
+}
+
+#[inline(always)]
+fn add_bias<S: Simd>(simd: S, sums: &[f32], bias: f32, target: &mut [f32]) {
+    let ((sums, last_sums), (target, last)) = (S::as_simd_f32s(sums), S::as_mut_simd_f32s(target));
+    let all = simd.splat_f32s(bias);
+    for (value, sum) in target.iter_mut().zip(sums) {
+        *value = simd.add_f32s(*sum, all);
+    }
+    for (value, sum) in last.iter_mut().zip(last_sums) {
+        *value = sum + bias;
     }
 }

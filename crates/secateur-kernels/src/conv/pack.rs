@@ -1,6 +1,6 @@
 //! Operands in the order in which the microkernel reads them.
 
-use super::geometry::{Correlation, shares};
+use super::geometry::{Correlation, ranges, shares};
 use super::stage::{Run, Stage};
 use crate::tile::TileSize;
 use crate::transpose::transpose;
@@ -61,6 +61,11 @@ impl WeightPlan {
     /// Rows of a product.
     pub(super) fn depth(&self, depth: usize) -> usize {
         self.depths[depth].len() * self.taps
+    }
+
+    /// Outputs of some panels.
+    pub(super) fn outputs(&self, panels: &Range<usize>) -> Range<usize> {
+        self.panels[panels.start].start..self.panels[panels.end - 1].end
     }
 
     fn panel(&self, group: usize, depth: usize, panel: usize) -> Range<usize> {
@@ -131,60 +136,126 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Floats by which copies may run over the end of a row.
-pub(super) const SPILL: usize = 16;
+/// Floats by which copies may run over the end of a tile.
+const SPILL: usize = 16;
 
-/// Writes what positions read: for each of `channels` channels and tap, a row of `width` floats.
-/// `planes` starts at the first channel; `patches` has [`SPILL`] floats beyond the last row.
+/// Where the tiles of a block's patches are. A tile has a row for each channel and tap.
+pub(super) struct Tiles {
+    width: usize,
+    /// Floats from tile to tile.
+    stride: usize,
+    /// Widths of the tiles, and their numbers of positions.
+    list: Vec<(usize, usize)>,
+}
+
+impl Tiles {
+    /// Tiles for `n` positions and at most `depth` rows.
+    pub(super) fn new(n: usize, depth: usize, size: TileSize) -> Self {
+        let widths = ranges(n, size.width).map(|tile| (size.width_for(tile.len()), tile.len()));
+        Self {
+            width: size.width,
+            stride: depth * size.width + SPILL,
+            list: widths.collect(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list.len() * self.stride
+    }
+
+    /// First float and width of each tile.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, usize)> {
+        let starts = (0..).step_by(self.stride);
+        starts.zip(self.list.iter().map(|(width, _)| *width))
+    }
+
+    /// Divides runs of positions among the tiles. Places of neighbours are `step` apart.
+    pub(super) fn pieces(&self, runs: &[Run], step: usize) -> Vec<Piece> {
+        let mut pieces = Vec::with_capacity(runs.len() + self.list.len());
+        for run in runs {
+            let mut done = 0;
+            while done < run.len {
+                let position = run.position + done;
+                let (tile, column) = (position / self.width, position % self.width);
+                let (width, positions) = self.list[tile];
+                let len = (positions - column).min(run.len - done);
+                pieces.push(Piece {
+                    tile,
+                    column,
+                    width,
+                    place: run.place + done * step,
+                    len,
+                });
+                done += len;
+            }
+        }
+        pieces
+    }
+}
+
+/// Positions of one tile that read consecutive places.
+pub(super) struct Piece {
+    pub tile: usize,
+    pub column: usize,
+    /// Width of the tile.
+    pub width: usize,
+    pub place: usize,
+    pub len: usize,
+}
+
+/// Writes what positions read to their tiles. `planes` starts at the first of `channels` channels.
 #[inline(always)]
 pub(super) fn patches(
     stage: &Stage,
     planes: &[f32],
     channels: usize,
-    runs: &[Run],
-    width: usize,
+    tiles: &Tiles,
+    pieces: &[Piece],
     patches: &mut [f32],
 ) {
-    let longest = runs.iter().map(|run| run.len).max().unwrap_or(0);
+    let longest = pieces.iter().map(|piece| piece.len).max().unwrap_or(0);
     match longest {
-        0..=4 => copy_runs::<4>(stage, planes, channels, runs, width, patches),
-        5..=8 => copy_runs::<8>(stage, planes, channels, runs, width, patches),
-        _ => copy_runs::<16>(stage, planes, channels, runs, width, patches),
+        0..=4 => copy::<4>(stage, planes, channels, tiles, pieces, patches),
+        5..=8 => copy::<8>(stage, planes, channels, tiles, pieces, patches),
+        _ => copy::<16>(stage, planes, channels, tiles, pieces, patches),
     }
 }
 
-/// Copies in pieces of `PIECE` floats. What a piece writes beyond its run, the next one overwrites.
+/// Copies `N` floats at a time. What this writes beyond a piece, the next copies overwrite.
 #[inline(always)]
-fn copy_runs<const PIECE: usize>(
+fn copy<const N: usize>(
     stage: &Stage,
     planes: &[f32],
     channels: usize,
-    runs: &[Run],
-    width: usize,
+    tiles: &Tiles,
+    pieces: &[Piece],
     patches: &mut [f32],
 ) {
-    let Some(first) = runs.first().map(|run| run.position) else {
-        return;
-    };
     let mut row = 0;
     for channel in 0..channels {
-        let channel = channel * stage.channel;
         for tap in &stage.taps {
-            let planes = &planes[channel + tap..];
-            for run in runs {
-                let start = row + run.position - first;
-                for piece in (0..run.len).step_by(PIECE) {
-                    let target = &mut patches[start + piece..][..PIECE];
-                    let source = &planes[run.place + piece..];
-                    if let Some(source) = source.first_chunk::<PIECE>() {
-                        target.copy_from_slice(source);
-                    } else {
-                        let rest = source.len().min(PIECE);
-                        target[..rest].copy_from_slice(&source[..rest]);
+            let planes = &planes[channel * stage.channel + tap..];
+            for piece in pieces {
+                let start = piece.tile * tiles.stride + row * piece.width + piece.column;
+                for done in (0..piece.len).step_by(N) {
+                    let target = &mut patches[start + done..][..N];
+                    let source = &planes[piece.place + done..];
+                    match source.first_chunk::<N>() {
+                        Some(source) => target.copy_from_slice(source),
+                        None => copy_last(source, target),
                     }
                 }
             }
-            row += width;
+            row += 1;
         }
+    }
+}
+
+/// Copies less than a whole piece, at the end of the source.
+#[cold]
+#[inline(never)]
+fn copy_last(source: &[f32], target: &mut [f32]) {
+    for (target, source) in target.iter_mut().zip(source) {
+        *target = *source;
     }
 }

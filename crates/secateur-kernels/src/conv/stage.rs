@@ -31,6 +31,8 @@ pub(super) struct Stage {
     pub is_source: bool,
     /// Distance of each tap.
     pub taps: Vec<usize>,
+    /// Images of the block, rows and columns of its positions.
+    images: usize,
     positions: [usize; 2],
 }
 
@@ -72,41 +74,34 @@ impl Stage {
             start,
             is_source,
             taps,
+            images: block.images.len(),
             positions: [block.rows.len(), column_axis.positions],
         }
     }
 
-    /// Positions of the block in one image.
-    fn per_image(&self) -> usize {
-        self.positions[0] * self.positions[1]
-    }
-
-    /// The runs of positions `range` of the block.
-    pub(super) fn runs(&self, range: Range<usize>, runs: &mut Vec<Run>) {
-        runs.clear();
-        let per_image = self.per_image();
-        let width = self.positions[1];
-        let mut position = range.start;
-        while position < range.end {
-            let (image, within) = (position / per_image, position % per_image);
-            let (row, column) = (within / width, within % width);
-            let rest = if self.columns == width {
-                per_image - within
-            } else {
-                width - column
-            };
-            let len = rest.min(range.end - position);
-            let place = self.start + image * self.image + row * self.columns + column;
-            match runs.last_mut() {
-                Some(last) if last.place + last.len == place => last.len += len,
-                _ => runs.push(Run {
-                    position,
-                    place,
-                    len,
-                }),
+    /// The runs of all positions of the block.
+    pub(super) fn runs(&self) -> Vec<Run> {
+        let [rows, width] = self.positions;
+        let (rows, width) = if self.columns == width {
+            (1, rows * width)
+        } else {
+            (rows, width)
+        };
+        let mut runs: Vec<Run> = Vec::with_capacity(self.images * rows);
+        for image in 0..self.images {
+            for row in 0..rows {
+                let place = self.start + image * self.image + row * self.columns;
+                match runs.last_mut() {
+                    Some(last) if last.place + last.len == place => last.len += width,
+                    _ => runs.push(Run {
+                        position: (image * rows + row) * width,
+                        place,
+                        len: width,
+                    }),
+                }
             }
-            position += len;
         }
+        runs
     }
 
     /// Copies `channels` of the source to `planes`: `[channel][image][phase][row][column]`.

@@ -1,9 +1,17 @@
 //! Convolution of images: patches become columns of a matrix that is multiplied by the weight.
 
+mod correlate;
+mod geometry;
+mod pack;
+mod stage;
+
 use crate::matrix::{As, Rows, product};
 use crate::unfold::Planes;
 use crate::{Window, depthwise};
+use correlate::correlate;
 use faer::Accum;
+use geometry::Correlation;
+use pack::Kernel;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -143,17 +151,13 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y:
     }
     if shape.is_depthwise() {
         depthwise::forward(shape, x, w, y);
-    } else {
-        let part = shape.images_per_part();
-        y.par_chunks_mut(part * shape.image_out())
-            .zip(x.par_chunks(part * shape.image_in()))
-            .for_each_init(Scratch::default, |scratch, (y, x)| {
-                forward_part(shape, x, w, y, scratch);
-            });
+        if let Some(bias) = bias {
+            crate::channel::add(bias, shape.positions(), y);
+        }
+        return;
     }
-    if let Some(bias) = bias {
-        crate::channel::add(bias, shape.positions(), y);
-    }
+    let correlation = Correlation::forward(shape);
+    correlate(&correlation, x, &Kernel::Forward(w), bias, y);
 }
 
 /// Matrices that are used again from product to product.
@@ -169,68 +173,6 @@ fn floats(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
         buffer.resize(len, 0.0);
     }
     &mut buffer[..len]
-}
-
-fn forward_part(shape: &ConvShape, x: &[f32], w: &[f32], y: &mut [f32], scratch: &mut Scratch) {
-    let (positions, patch, [group_in, group_out]) =
-        (shape.positions(), shape.patch(), shape.group());
-    let plane = shape.input[1] * shape.input[2];
-    let joined = shape.joined();
-    let planes = shape.planes();
-    let images_x = x.chunks(joined * shape.image_in());
-    for (x, y) in images_x.zip(y.chunks_mut(joined * shape.image_out())) {
-        let n_images = x.len() / shape.image_in();
-        for group in 0..shape.groups {
-            let weight = Rows::new(&w[group * group_out * patch..], group_out, patch);
-            let from = group * group_in * plane;
-            let to = group * group_out * positions;
-            if n_images > 1 {
-                let columns = n_images * positions;
-                let patches = floats(&mut scratch.patches, patch * columns);
-                for (image, x) in x.chunks_exact(shape.image_in()).enumerate() {
-                    let x = &x[from..][..group_in * plane];
-                    let rows = 0..shape.output[1];
-                    planes.unfold(x, rows, patches, columns, image * positions);
-                }
-                let outputs = floats(&mut scratch.outputs, group_out * columns);
-                let patches = (Rows::new(patches, patch, columns), As::Is);
-                product(outputs, columns, Accum::Replace, (weight, As::Is), patches);
-                scatter(outputs, n_images, positions, shape.image_out(), to, y);
-                continue;
-            }
-            let (x, y) = (&x[from..][..group_in * plane], &mut y[to..]);
-            if shape.is_pointwise() {
-                let patches = (Rows::new(x, patch, positions), As::Is);
-                product(y, positions, Accum::Replace, (weight, As::Is), patches);
-                continue;
-            }
-            for rows in shape.tiles() {
-                let columns = rows.len() * shape.output[2];
-                let patches = floats(&mut scratch.patches, patch * columns);
-                planes.unfold(x, rows.clone(), patches, columns, 0);
-                let y = &mut y[rows.start * shape.output[2]..];
-                let patches = (Rows::new(patches, patch, columns), As::Is);
-                product(y, positions, Accum::Replace, (weight, As::Is), patches);
-            }
-        }
-    }
-}
-
-/// Rows `[channel, image, position]` to images `[image, channel, position]`, from `offset` on.
-fn scatter(
-    rows: &[f32],
-    n_images: usize,
-    positions: usize,
-    image: usize,
-    offset: usize,
-    y: &mut [f32],
-) {
-    for (channel, row) in rows.chunks_exact(n_images * positions).enumerate() {
-        for (index, values) in row.chunks_exact(positions).enumerate() {
-            let start = index * image + offset + channel * positions;
-            y[start..][..positions].copy_from_slice(values);
-        }
-    }
 }
 
 /// Images `[image, channel, position]`, from `offset` on, to rows `[channel, image, position]`.
@@ -263,70 +205,28 @@ pub fn backward_data(shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
         dx.fill(0.0);
         return depthwise::backward_data(shape, w, dy, dx);
     }
-    let part = shape.images_per_part();
-    dx.par_chunks_mut(part * shape.image_in())
-        .zip(dy.par_chunks(part * shape.image_out()))
-        .for_each_init(Scratch::default, |scratch, (dx, dy)| {
-            backward_data_part(shape, w, dy, dx, scratch);
-        });
-}
-
-fn backward_data_part(
-    shape: &ConvShape,
-    w: &[f32],
-    dy: &[f32],
-    dx: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    let (positions, patch, [group_in, group_out]) =
-        (shape.positions(), shape.patch(), shape.group());
-    let plane = shape.input[1] * shape.input[2];
-    let joined = shape.joined();
-    let planes = shape.planes();
-    let images_y = dy.chunks(joined * shape.image_out());
-    for (dx, dy) in dx.chunks_mut(joined * shape.image_in()).zip(images_y) {
-        let n_images = dx.len() / shape.image_in();
-        if n_images > 1 || !shape.is_pointwise() {
-            dx.fill(0.0);
+    let n_taps = shape.window.kernel[0] * shape.window.kernel[1];
+    let phases: Vec<(Correlation, [Vec<usize>; 2])> = (0..shape.window.strides[0])
+        .flat_map(|y| (0..shape.window.strides[1]).map(move |x| [y, x]))
+        .map(|phase| Correlation::backward(shape, phase))
+        .collect();
+    if phases.iter().any(|(phase, _)| phase.taps() == 0) {
+        dx.fill(0.0);
+    }
+    for (phase, [rows, columns]) in phases {
+        if phase.taps() == 0 {
+            continue;
         }
-        for group in 0..shape.groups {
-            let weight = Rows::new(&w[group * group_out * patch..], group_out, patch);
-            let weight = (weight, As::Transposed);
-            let to = group * group_in * plane;
-            let from = group * group_out * positions;
-            if n_images > 1 {
-                let columns = n_images * positions;
-                let outputs = floats(&mut scratch.outputs, group_out * columns);
-                gather(dy, n_images, positions, shape.image_out(), from, outputs);
-                let outputs = (Rows::new(outputs, group_out, columns), As::Is);
-                let patches = floats(&mut scratch.patches, patch * columns);
-                product(patches, columns, Accum::Replace, weight, outputs);
-                for (image, dx) in dx.chunks_exact_mut(shape.image_in()).enumerate() {
-                    let dx = &mut dx[to..][..group_in * plane];
-                    let rows = 0..shape.output[1];
-                    planes.fold(dx, rows, patches, columns, image * positions);
-                }
-                continue;
-            }
-            let (dx, dy) = (&mut dx[to..][..group_in * plane], &dy[from..]);
-            if shape.is_pointwise() {
-                let outputs = (Rows::new(dy, group_out, positions), As::Is);
-                product(dx, positions, Accum::Replace, weight, outputs);
-                continue;
-            }
-            for rows in shape.tiles() {
-                let columns = rows.len() * shape.output[2];
-                let outputs = Rows {
-                    values: &dy[rows.start * shape.output[2]..],
-                    rows: group_out,
-                    columns,
-                    stride: positions,
-                };
-                let patches = floats(&mut scratch.patches, patch * columns);
-                product(patches, columns, Accum::Replace, weight, (outputs, As::Is));
-                planes.fold(dx, rows, patches, columns, 0);
-            }
-        }
+        let taps = rows
+            .iter()
+            .flat_map(|row| {
+                columns
+                    .iter()
+                    .map(move |column| row * shape.window.kernel[1] + column)
+            })
+            .collect();
+        let kernel = Kernel::Backward { w, n_taps, taps };
+        correlate(&phase, dy, &kernel, None, dx);
     }
 }
 

@@ -9,8 +9,12 @@ pub mod channel;
 pub mod conv;
 mod depthwise;
 pub mod elementwise;
+mod level;
 mod matrix;
 pub mod pool;
+mod scratch;
+mod tile;
+mod transpose;
 mod unfold;
 mod window;
 

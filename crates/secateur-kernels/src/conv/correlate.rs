@@ -1,0 +1,321 @@
+//! Correlation as a matrix product: rows are output channels, columns are positions.
+
+use super::geometry::{Block, Blocks, Correlation, PARTS, ranges};
+use super::pack::{Kernel, Piece, Tiles, WeightPlan, Weights, patches};
+use super::stage::{Run, Stage};
+use crate::level;
+use crate::scratch::{Scratch, with_scratch, with_shared};
+use crate::tile::{Former, Segment, Tile, TileSize};
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Floats of patches and sums that stay in a core's own cache.
+const CACHED: usize = 200_000;
+/// Positions of a block at most, in tiles.
+const TILES: usize = 24;
+/// A part of the work has at least so many panels of outputs.
+const PANELS: usize = 4;
+
+/// Writes those values of `target` that lie at positions of the correlation.
+pub(super) fn correlate(
+    correlation: &Correlation,
+    x: &[f32],
+    kernel: &Kernel<'_>,
+    bias: Option<&[f32]>,
+    target: &mut [f32],
+) {
+    if correlation.positions() == 0 {
+        return;
+    }
+    let size = TileSize::get();
+    let plan = WeightPlan::new(correlation, size);
+    with_shared(plan.len(), |packed| {
+        plan.pack(kernel, packed);
+        let weights = Weights {
+            packed,
+            plan: &plan,
+        };
+        let parts = divide(correlation, &plan, size, target);
+        parts.into_par_iter().for_each(|part| {
+            with_scratch(|scratch| {
+                level::dispatch(Work {
+                    correlation,
+                    weights: &weights,
+                    size,
+                    x,
+                    bias,
+                    part,
+                    scratch,
+                });
+            });
+        });
+    });
+}
+
+/// Some output channels at a block of positions.
+struct Part<'a> {
+    block: Block,
+    /// Panels of outputs of a group; all of them where there is more than one group.
+    panels: Range<usize>,
+    target: Target<'a>,
+}
+
+/// Where a part's results go.
+enum Target<'a> {
+    /// For each image, whole planes from channel `first` on.
+    Images {
+        planes: Vec<&'a mut [f32]>,
+        first: usize,
+    },
+    /// For each channel from `first` on, some rows of one plane.
+    Rows {
+        planes: Vec<&'a mut [f32]>,
+        first: usize,
+    },
+}
+
+impl Target<'_> {
+    fn plane(&mut self, image: usize, channel: usize, len: usize) -> &mut [f32] {
+        match self {
+            Self::Images { planes, first } => &mut planes[image][(channel - *first) * len..][..len],
+            Self::Rows { planes, first } => planes[channel - *first],
+        }
+    }
+}
+
+fn divide<'a>(
+    correlation: &Correlation,
+    plan: &WeightPlan,
+    size: TileSize,
+    target: &'a mut [f32],
+) -> Vec<Part<'a>> {
+    let depth = plan.depth(0);
+    let most =
+        (CACHED / (depth + correlation.outputs).max(1)).clamp(2 * size.width, TILES * size.width);
+    let blocks = correlation.blocks(most, size);
+    let list = blocks.list(correlation);
+    let n_panels = plan.panels.len();
+    let shares = if correlation.groups == 1 {
+        PARTS
+            .div_ceil(list.len())
+            .clamp(1, n_panels.div_ceil(PANELS))
+    } else {
+        1
+    };
+    let shares: Vec<Range<usize>> = ranges(n_panels, n_panels.div_ceil(shares)).collect();
+    let plane = correlation.target_plane();
+    let channels = |panels: &Range<usize>| {
+        if correlation.groups == 1 {
+            plan.outputs(panels)
+        } else {
+            0..correlation.groups * correlation.outputs
+        }
+    };
+    let rows_per_part = match blocks {
+        Blocks::Images(_) => correlation.target[0],
+        Blocks::Rows(rows) => rows * correlation.target_steps[0],
+    };
+    // `[block][share]` of slices.
+    let mut slices: Vec<Vec<Vec<&mut [f32]>>> = Vec::new();
+    slices.resize_with(list.len(), || shares.iter().map(|_| Vec::new()).collect());
+    let per_image = list.len() / correlation.images;
+    for (image, mut values) in target
+        .chunks_exact_mut(correlation.image_lens()[1])
+        .enumerate()
+    {
+        for (share, panels) in shares.iter().enumerate() {
+            let (planes, rest) = values.split_at_mut(channels(panels).len() * plane);
+            values = rest;
+            match blocks {
+                Blocks::Images(count) => slices[image / count][share].push(planes),
+                Blocks::Rows(_) => {
+                    for plane in planes.chunks_exact_mut(plane) {
+                        let rows = plane.chunks_mut(rows_per_part * correlation.target[1]);
+                        let blocks = slices[image * per_image..][..per_image].iter_mut();
+                        for (rows, block) in rows.zip(blocks) {
+                            block[share].push(rows);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let mut parts = Vec::with_capacity(list.len() * shares.len());
+    for (block, slices) in list.into_iter().zip(slices) {
+        for (panels, planes) in shares.iter().zip(slices) {
+            let first = channels(panels).start;
+            parts.push(Part {
+                block: block.clone(),
+                panels: panels.clone(),
+                target: match blocks {
+                    Blocks::Images(_) => Target::Images { planes, first },
+                    Blocks::Rows(_) => Target::Rows { planes, first },
+                },
+            });
+        }
+    }
+    parts
+}
+
+struct Work<'a> {
+    correlation: &'a Correlation,
+    weights: &'a Weights<'a>,
+    size: TileSize,
+    x: &'a [f32],
+    bias: Option<&'a [f32]>,
+    part: Part<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl WithSimd for Work<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let (correlation, plan) = (self.correlation, self.weights.plan);
+        let block = self.part.block.clone();
+        let stage = Stage::new(correlation, &block);
+        let n = block.images.len() * block.rows.len() * correlation.axes[1].positions;
+        let outputs = plan.outputs(&self.part.panels);
+        let deepest = plan.depths.iter().map(Range::len).max().unwrap_or(0);
+        let tiles = Tiles::new(n, deepest * correlation.taps(), self.size);
+        let pieces = tiles.pieces(&stage.runs(), 1);
+        let target_pieces = tiles.pieces(
+            &target_runs(correlation, &block),
+            correlation.target_steps[1],
+        );
+        let scratch = &mut *self.scratch;
+        let planes = scratch.planes.floats(if stage.is_source {
+            0
+        } else {
+            stage.len(deepest)
+        });
+        let b = scratch.b.floats(tiles.len());
+        let sums = scratch
+            .sums
+            .floats(outputs.len() * n.next_multiple_of(self.size.width));
+        // Sums of one tile.
+        let area = outputs.len() * self.size.width;
+        for group in 0..correlation.groups {
+            for (depth, channels) in plan.depths.iter().enumerate() {
+                let first = group * correlation.channels + channels.start;
+                let source = if stage.is_source {
+                    &self.x[first * stage.channel..]
+                } else {
+                    let channels = first..first + channels.len();
+                    stage.fill(correlation, &block, channels, self.x, planes);
+                    &*planes
+                };
+                patches(&stage, source, channels.len(), &tiles, &pieces, b);
+                let segments = [Segment {
+                    a: 0,
+                    b: 0,
+                    len: plan.depth(depth),
+                }];
+                for ((start, width), sums) in tiles.iter().zip(sums.chunks_exact_mut(area)) {
+                    for panel in self.part.panels.clone() {
+                        let range = &plan.panels[panel];
+                        let first = range.start - outputs.start;
+                        Tile {
+                            a: self.weights.panel(group, depth, panel),
+                            b: &b[start..],
+                            segments: &segments,
+                            target: &mut sums[first * width..][..range.len() * width],
+                            former: if depth == 0 {
+                                Former::Dropped
+                            } else {
+                                Former::Kept
+                            },
+                        }
+                        .run(simd, range.len(), width);
+                    }
+                }
+            }
+            let writer = Writer {
+                correlation,
+                bias: self.bias,
+                first: group * correlation.outputs + outputs.start,
+                area,
+                pieces: &target_pieces,
+            };
+            writer.write(simd, sums, &mut self.part.target);
+        }
+    }
+}
+
+/// The runs of a block's positions in its part of the target, image after image.
+fn target_runs(correlation: &Correlation, block: &Block) -> Vec<Run> {
+    let width = correlation.axes[1].positions;
+    let rows = block.rows.len();
+    let [start_y, start_x] = correlation.target_starts;
+    let [step_y, step_x] = correlation.target_steps;
+    // Rows that follow each other in the target are one run.
+    let is_dense = [step_y, step_x] == [1, 1] && width == correlation.target[1];
+    let (rows, width) = if is_dense {
+        (1, rows * width)
+    } else {
+        (rows, width)
+    };
+    let mut runs = Vec::with_capacity(block.images.len() * rows);
+    for image in 0..block.images.len() {
+        for row in 0..rows {
+            let place = (start_y + row * step_y) * correlation.target[1] + start_x;
+            runs.push(Run {
+                position: runs.len() * width,
+                place: image * correlation.target_plane() + place,
+                len: width,
+            });
+        }
+    }
+    runs
+}
+
+/// Writes tiles of sums to where they belong.
+struct Writer<'a> {
+    correlation: &'a Correlation,
+    bias: Option<&'a [f32]>,
+    /// First channel.
+    first: usize,
+    /// Sums of a tile.
+    area: usize,
+    pieces: &'a [Piece],
+}
+
+impl Writer<'_> {
+    #[inline(always)]
+    fn write<S: Simd>(&self, simd: S, sums: &[f32], target: &mut Target<'_>) {
+        let plane_len = self.correlation.target_plane();
+        let step = self.correlation.target_steps[1];
+        let outputs = self.area / TileSize::of::<S>().width;
+        for row in 0..outputs {
+            let channel = self.first + row;
+            let bias = self.bias.map_or(0.0, |bias| bias[channel]);
+            for piece in self.pieces {
+                let sums = &sums[piece.tile * self.area + row * piece.width + piece.column..];
+                let sums = &sums[..piece.len];
+                let (image, place) = (piece.place / plane_len, piece.place % plane_len);
+                let plane = &mut target.plane(image, channel, plane_len)[place..];
+                if step == 1 {
+                    add_bias(simd, sums, bias, &mut plane[..piece.len]);
+                } else {
+                    for (value, sum) in plane.iter_mut().step_by(step).zip(sums) {
+                        *value = sum + bias;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add_bias<S: Simd>(simd: S, sums: &[f32], bias: f32, target: &mut [f32]) {
+    let ((sums, last_sums), (target, last)) = (S::as_simd_f32s(sums), S::as_mut_simd_f32s(target));
+    let all = simd.splat_f32s(bias);
+    for (value, sum) in target.iter_mut().zip(sums) {
+        *value = simd.add_f32s(*sum, all);
+    }
+    for (value, sum) in last.iter_mut().zip(last_sums) {
+        *value = sum + bias;
+    }
+}

@@ -1,0 +1,203 @@
+//! The part of a source that a block of positions reads, with its padding, in an order in which
+//! neighbouring positions read neighbouring places.
+
+use super::geometry::{Block, Correlation, Phases};
+use crate::tile::Segment;
+use std::ops::Range;
+
+/// Consecutive positions that read consecutive places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// First position in the block.
+    pub position: usize,
+    /// Place of a tap at distance zero, at that position.
+    pub place: usize,
+    pub len: usize,
+}
+
+/// How the planes of a block are laid out.
+#[derive(Clone, Debug)]
+pub(super) struct Stage {
+    phases: [Phases; 2],
+    /// Rows and columns of a phase.
+    rows: usize,
+    columns: usize,
+    /// Floats from image to image, from channel to channel.
+    pub image: usize,
+    pub channel: usize,
+    /// Place at which the block starts.
+    start: usize,
+    /// Whether the source itself is read.
+    pub is_source: bool,
+    /// Distance of each tap.
+    pub taps: Vec<usize>,
+    /// Images of the block, rows and columns of its positions.
+    images: usize,
+    positions: [usize; 2],
+}
+
+impl Stage {
+    pub(super) fn new(correlation: &Correlation, block: &Block) -> Self {
+        let [row_axis, column_axis] = &correlation.axes;
+        let phases = [row_axis.phases(), column_axis.phases()];
+        let rows = block.rows.len() + phases[0].reach;
+        let columns = column_axis.positions + phases[1].reach;
+        let is_whole = |axis: usize| {
+            let (axis, phases) = (&correlation.axes[axis], &phases[axis]);
+            axis.step == 1
+                && phases.starts.first() == Some(&0)
+                && axis.positions + phases.reach == axis.source
+        };
+        let is_source = is_whole(0) && is_whole(1);
+        let image = phases[0].starts.len() * phases[1].starts.len() * rows * columns;
+        let mut taps = Vec::with_capacity(correlation.taps());
+        for &(phase_y, y) in &phases[0].taps {
+            for &(phase_x, x) in &phases[1].taps {
+                let phase = phase_y * phases[1].starts.len() + phase_x;
+                taps.push((phase * rows + y) * columns + x);
+            }
+        }
+        let (image, channel, start) = if is_source {
+            let plane = correlation.source_plane();
+            let image = correlation.image_lens()[0];
+            let start = block.images.start * image + block.rows.start * columns;
+            (image, plane, start)
+        } else {
+            (image, image * block.images.len(), 0)
+        };
+        Self {
+            phases,
+            rows,
+            columns,
+            image,
+            channel,
+            start,
+            is_source,
+            taps,
+            images: block.images.len(),
+            positions: [block.rows.len(), column_axis.positions],
+        }
+    }
+
+    /// The runs of all positions of the block.
+    pub(super) fn runs(&self) -> Vec<Run> {
+        let [rows, width] = self.positions;
+        let (rows, width) = if self.columns == width {
+            (1, rows * width)
+        } else {
+            (rows, width)
+        };
+        let mut runs: Vec<Run> = Vec::with_capacity(self.images * rows);
+        for image in 0..self.images {
+            for row in 0..rows {
+                let place = self.start + image * self.image + row * self.columns;
+                match runs.last_mut() {
+                    Some(last) if last.place + last.len == place => last.len += width,
+                    _ => runs.push(Run {
+                        position: (image * rows + row) * width,
+                        place,
+                        len: width,
+                    }),
+                }
+            }
+        }
+        runs
+    }
+
+    /// Copies `channels` of the source to `planes`: `[channel][image][phase][row][column]`.
+    pub(super) fn fill(
+        &self,
+        correlation: &Correlation,
+        block: &Block,
+        channels: Range<usize>,
+        x: &[f32],
+        planes: &mut [f32],
+    ) {
+        let [row_axis, column_axis] = &correlation.axes;
+        let width = column_axis.source;
+        let columns: Vec<Inside> = self.phases[1]
+            .starts
+            .iter()
+            .map(|&start| Inside::new(start, column_axis.step, self.columns, width))
+            .collect();
+        let mut targets = planes.chunks_exact_mut(self.columns);
+        for channel in channels {
+            for image in block.images.clone() {
+                let plane =
+                    image * correlation.image_lens()[0] + channel * correlation.source_plane();
+                let x = &x[plane..][..correlation.source_plane()];
+                for &start in &self.phases[0].starts {
+                    for inside in &columns {
+                        for row in 0..self.rows {
+                            let Some(target) = targets.next() else { return };
+                            let y = start + ((block.rows.start + row) * row_axis.step) as isize;
+                            match usize::try_from(y) {
+                                Ok(y) if y < row_axis.source => {
+                                    inside.copy(&x[y * width..][..width], target);
+                                }
+                                _ => target.fill(0.0),
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Floats that [`Stage::fill`] writes for so many channels.
+    pub(super) fn len(&self, channels: usize) -> usize {
+        channels * self.channel
+    }
+}
+
+/// The columns of a phase that lie inside the source.
+struct Inside {
+    first: usize,
+    last: usize,
+    /// The source's place of column `first`.
+    place: usize,
+    step: usize,
+}
+
+impl Inside {
+    fn new(start: isize, step: usize, columns: usize, width: usize) -> Self {
+        let ahead = usize::try_from(-start).unwrap_or(0);
+        let first = ahead.div_ceil(step).min(columns);
+        let place = start + (first * step) as isize;
+        let place = usize::try_from(place).unwrap_or(0).min(width);
+        let last = (first + (width - place).div_ceil(step)).min(columns);
+        Self {
+            first,
+            last,
+            place,
+            step,
+        }
+    }
+
+    #[inline(always)]
+    fn copy(&self, row: &[f32], target: &mut [f32]) {
+        target[..self.first].fill(0.0);
+        target[self.last..].fill(0.0);
+        let target = &mut target[self.first..self.last];
+        let row = &row[self.place..];
+        if self.step == 1 {
+            target.copy_from_slice(&row[..target.len()]);
+        } else {
+            for (target, value) in target.iter_mut().zip(row.iter().step_by(self.step)) {
+                *target = *value;
+            }
+        }
+    }
+}
+
+/// Segments of a product over all positions of a block: rows of a panel of pixels in `a`, rows of a
+/// panel of positions in `b`.
+pub(super) fn segments(runs: &[Run]) -> Vec<Segment> {
+    runs.iter()
+        .map(|run| Segment {
+            a: run.place,
+            b: run.position,
+            len: run.len,
+        })
+        .collect()
+}

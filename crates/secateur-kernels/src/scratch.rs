@@ -1,0 +1,52 @@
+//! Buffers that a thread uses again from call to call.
+
+use std::cell::RefCell;
+
+/// Floats that a thread keeps at most in one buffer between calls.
+const KEPT: usize = 16 << 20;
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+/// A buffer that grows to what is asked of it. What it holds is left over from former uses.
+#[derive(Default)]
+pub(crate) struct Buffer(Vec<f32>);
+
+impl Buffer {
+    /// The first `len` floats, which start at a cache line.
+    pub(crate) fn floats(&mut self, len: usize) -> &mut [f32] {
+        if self.0.len() < len + LINE {
+            self.0 = vec![0.0; len + LINE];
+        }
+        let skipped = self.0.as_ptr().align_offset(LINE * size_of::<f32>());
+        &mut self.0[skipped.min(LINE)..][..len]
+    }
+}
+
+/// Buffers of one part of the work.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub planes: Buffer,
+    pub a: Buffer,
+    pub b: Buffer,
+    pub sums: Buffer,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SHARED: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs `work`, which divides no work among threads, with the thread's buffers.
+pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
+    SCRATCH.with_borrow_mut(work)
+}
+
+/// Runs `work` with `len` floats that other threads may read meanwhile.
+pub(crate) fn with_shared<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    let mut buffer = SHARED.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let result = work(buffer.floats(len));
+    if buffer.0.len() <= KEPT {
+        SHARED.with_borrow_mut(|kept| kept.push(buffer));
+    }
+    result
+}

@@ -1,0 +1,158 @@
+//! The microkernel: a tile of a matrix product whose sums stay in registers.
+
+use crate::level;
+use pulp::{Simd, WithSimd};
+
+/// The largest tile of an instruction set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TileSize {
+    /// Rows: numbers of `a` that are held against each row of `b`.
+    pub rows: usize,
+    /// Floats of a row; a narrow tile has half as many.
+    pub width: usize,
+}
+
+impl TileSize {
+    /// The size for the instruction set in use.
+    pub(crate) fn get() -> Self {
+        level::dispatch(Ask)
+    }
+
+    pub(crate) fn of<S: Simd>() -> Self {
+        // Sums, one row of `b` and a number of `a` fill the registers.
+        let rows = match (S::IS_SCALAR, S::REGISTER_COUNT) {
+            (true, _) => 4,
+            (false, 32..) => 14,
+            (false, _) => 6,
+        };
+        Self {
+            rows,
+            width: vectors::<S>() * S::F32_LANES,
+        }
+    }
+
+    /// `width`, or half of it where that holds `n`.
+    pub(crate) fn width_for(self, n: usize) -> usize {
+        if 2 * n <= self.width {
+            self.width / 2
+        } else {
+            self.width
+        }
+    }
+}
+
+struct Ask;
+
+impl WithSimd for Ask {
+    type Output = TileSize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> TileSize {
+        TileSize::of::<S>()
+    }
+}
+
+/// Vectors of a row. Without SIMD a vector is one float.
+#[inline(always)]
+fn vectors<S: Simd>() -> usize {
+    if S::IS_SCALAR { 8 } else { 2 }
+}
+
+/// Consecutive rows of both operands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// First row in `a`.
+    pub a: usize,
+    /// First row in `b`.
+    pub b: usize,
+    /// Number of rows.
+    pub len: usize,
+}
+
+/// What becomes of the former values of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Former {
+    Dropped,
+    Kept,
+}
+
+/// `target[i][j] (+)= sum over k of a[k][i] * b[k][j]`, `k` over the rows of all segments.
+pub(crate) struct Tile<'a> {
+    /// Rows of `rows` floats.
+    pub a: &'a [f32],
+    /// Rows of `width` floats.
+    pub b: &'a [f32],
+    pub segments: &'a [Segment],
+    /// `rows` rows of `width` floats.
+    pub target: &'a mut [f32],
+    pub former: Former,
+}
+
+impl Tile<'_> {
+    /// Computes a tile of that size, which the instruction set must have.
+    #[inline(always)]
+    pub(crate) fn run<S: Simd>(self, simd: S, rows: usize, width: usize) {
+        macro_rules! run {
+            ($($rows:literal)*) => {
+                match rows {
+                    $($rows => self.run_rows::<S, $rows>(simd, width),)*
+                    _ => unreachable!("no tile has {rows} rows"),
+                }
+            };
+        }
+        if TileSize::of::<S>().rows == 14 {
+            run!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+        } else {
+            run!(1 2 3 4 5 6)
+        }
+    }
+
+    #[inline(always)]
+    fn run_rows<S: Simd, const ROWS: usize>(self, simd: S, width: usize) {
+        let is_full = width == TileSize::of::<S>().width;
+        match (S::IS_SCALAR, is_full) {
+            (true, true) => simd.vectorize(Sized::<ROWS, 8>(self)),
+            (true, false) => simd.vectorize(Sized::<ROWS, 4>(self)),
+            (false, true) => simd.vectorize(Sized::<ROWS, 2>(self)),
+            (false, false) => simd.vectorize(Sized::<ROWS, 1>(self)),
+        }
+    }
+}
+
+struct Sized<'a, const ROWS: usize, const VECTORS: usize>(Tile<'a>);
+
+impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, ROWS, VECTORS> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let tile = self.0;
+        let width = VECTORS * S::F32_LANES;
+        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+        for segment in tile.segments {
+            let (a, _) = tile.a[segment.a * ROWS..][..segment.len * ROWS].as_chunks::<ROWS>();
+            let b = &tile.b[segment.b * width..][..segment.len * width];
+            let (b, _) = S::as_simd_f32s(b).0.as_chunks::<VECTORS>();
+            for (a, b) in a.iter().zip(b) {
+                for (sums, &a) in sums.iter_mut().zip(a) {
+                    let a = simd.splat_f32s(a);
+                    for (sum, &b) in sums.iter_mut().zip(b) {
+                        *sum = simd.mul_add_e_f32s(a, b, *sum);
+                    }
+                }
+            }
+        }
+        let (target, _) = S::as_mut_simd_f32s(&mut tile.target[..ROWS * width])
+            .0
+            .as_chunks_mut();
+        for (target, sums) in target.iter_mut().zip(sums) {
+            let target: &mut [S::f32s; VECTORS] = target;
+            for (target, sum) in target.iter_mut().zip(sums) {
+                *target = match tile.former {
+                    Former::Dropped => sum,
+                    Former::Kept => simd.add_f32s(*target, sum),
+                };
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Transposes from planes to panels: values of one channel after another become rows that hold one
+//! value of each channel.
+
+use crate::level;
+use pulp::Arch;
+
+/// `panel[n][r] = planes[r][n]` for `rows` planes, which are `plane` apart, at `len` places; rows of
+/// the panel are `stride` apart. What lies between `rows` and `stride` is overwritten too.
+pub(crate) fn transpose(
+    planes: &[f32],
+    plane: usize,
+    rows: usize,
+    len: usize,
+    panel: &mut [f32],
+    stride: usize,
+) {
+    for first in (0..rows).step_by(16) {
+        let rows = (rows - first).min(16);
+        let planes = &planes[first * plane..];
+        let panel = &mut panel[first..];
+        let done = match level::arch() {
+            #[cfg(target_arch = "x86_64")]
+            Arch::V4(simd) if rows > 4 => {
+                x86::blocks(simd, planes, plane, rows, len, panel, stride)
+            }
+            _ => 0,
+        };
+        if done == 0 {
+            level::dispatch(
+                #[inline(always)]
+                || by_fours(planes, plane, rows, len, panel, stride),
+            );
+            continue;
+        }
+        for n in done..len {
+            for r in 0..rows {
+                panel[n * stride + r] = planes[r * plane + n];
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn by_fours(
+    planes: &[f32],
+    plane: usize,
+    rows: usize,
+    len: usize,
+    panel: &mut [f32],
+    stride: usize,
+) {
+    let whole = len / 4 * 4;
+    for r in 0..rows {
+        let planes = &planes[r * plane..][..len];
+        let mut start = r;
+        for values in planes.as_chunks::<4>().0 {
+            let panel = &mut panel[start..][..3 * stride + 1];
+            for (n, value) in values.iter().enumerate() {
+                panel[n * stride] = *value;
+            }
+            start += 4 * stride;
+        }
+        for n in whole..len {
+            panel[n * stride + r] = planes[n];
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use core::arch::x86_64::__m512;
+    use pulp::cast;
+    use pulp::x86::V4;
+
+    /// Transposes whole blocks of 16 places; returns how many places that is.
+    pub(super) fn blocks(
+        simd: V4,
+        planes: &[f32],
+        plane: usize,
+        rows: usize,
+        len: usize,
+        panel: &mut [f32],
+        stride: usize,
+    ) -> usize {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let mut first = 0;
+                // A row of 16 is written whole: what it spills over is written next.
+                while first + 16 <= len && (first + 15) * stride + 16 <= panel.len() {
+                    let mut block = [cast::<[f32; 16], __m512>([0.0; 16]); 16];
+                    for (r, row) in block.iter_mut().enumerate() {
+                        if r < rows {
+                            let values = &planes[r * plane + first..][..16];
+                            if let Some(values) = values.first_chunk::<16>() {
+                                *row = cast(*values);
+                            }
+                        }
+                    }
+                    let panel = &mut panel[first * stride..][..15 * stride + 16];
+                    for (n, row) in transposed(simd, block).into_iter().enumerate() {
+                        panel[n * stride..][..16].copy_from_slice(&cast::<__m512, [f32; 16]>(row));
+                    }
+                    first += 16;
+                }
+                first
+            },
+        )
+    }
+
+    #[inline(always)]
+    fn transposed(simd: V4, rows: [__m512; 16]) -> [__m512; 16] {
+        let avx = simd.avx512f;
+        let mut pairs = rows;
+        for i in 0..8 {
+            pairs[2 * i] = avx._mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = avx._mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+        }
+        let mut fours = rows;
+        for i in 0..4 {
+            for j in 0..2 {
+                let (low, high) = (cast(pairs[4 * i + j]), cast(pairs[4 * i + j + 2]));
+                fours[4 * i + 2 * j] = cast(avx._mm512_unpacklo_pd(low, high));
+                fours[4 * i + 2 * j + 1] = cast(avx._mm512_unpackhi_pd(low, high));
+            }
+        }
+        // `fours[4 i + j]` holds places `j`, `j + 4`, `j + 8`, `j + 12` of rows `4 i` to `4 i + 3`.
+        let mut places = rows;
+        for j in 0..4 {
+            let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]];
+            let low_ab = avx._mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
+            let high_ab = avx._mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
+            let low_cd = avx._mm512_shuffle_f32x4::<0b10_00_10_00>(c, d);
+            let high_cd = avx._mm512_shuffle_f32x4::<0b11_01_11_01>(c, d);
+            places[j] = avx._mm512_shuffle_f32x4::<0b10_00_10_00>(low_ab, low_cd);
+            places[j + 8] = avx._mm512_shuffle_f32x4::<0b11_01_11_01>(low_ab, low_cd);
+            places[j + 4] = avx._mm512_shuffle_f32x4::<0b10_00_10_00>(high_ab, high_cd);
+            places[j + 12] = avx._mm512_shuffle_f32x4::<0b11_01_11_01>(high_ab, high_cd);
+        }
+        places
+    }
+}

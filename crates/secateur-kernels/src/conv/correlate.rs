@@ -1,7 +1,7 @@
 //! Correlation as a matrix product: rows are output channels, columns are positions.
 
 use super::geometry::{Block, Blocks, Correlation, PARTS, ranges};
-use super::pack::{Kernel, Piece, Tiles, WeightPlan, Weights, patches};
+use super::pack::{Kernel, Tiles, WeightPlan, Weights};
 use super::stage::{Run, Stage};
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
@@ -179,12 +179,8 @@ impl WithSimd for Work<'_> {
         let n = block.images.len() * block.rows.len() * correlation.axes[1].positions;
         let outputs = plan.outputs(&self.part.panels);
         let deepest = plan.depths.iter().map(Range::len).max().unwrap_or(0);
-        let tiles = Tiles::new(n, deepest * correlation.taps(), self.size);
-        let pieces = tiles.pieces(&stage.runs(), 1);
-        let target_pieces = tiles.pieces(
-            &target_runs(correlation, &block),
-            correlation.target_steps[1],
-        );
+        let tiles = Tiles::new(&stage.runs(), deepest * correlation.taps(), self.size);
+        let runs = target_runs(correlation, &block);
         let scratch = &mut *self.scratch;
         let planes = scratch.planes.floats(if stage.is_source {
             0
@@ -207,19 +203,20 @@ impl WithSimd for Work<'_> {
                     stage.fill(correlation, &block, channels, self.x, planes);
                     &*planes
                 };
-                patches(&stage, source, channels.len(), &tiles, &pieces, b);
+                tiles.fill(&stage, source, channels.len(), b);
                 let segments = [Segment {
                     a: 0,
                     b: 0,
                     len: plan.depth(depth),
                 }];
-                for ((start, width), sums) in tiles.iter().zip(sums.chunks_exact_mut(area)) {
+                for (tile, sums) in tiles.iter().zip(sums.chunks_exact_mut(area)) {
+                    let width = tile.width;
                     for panel in self.part.panels.clone() {
                         let range = &plan.panels[panel];
                         let first = range.start - outputs.start;
                         Tile {
                             a: self.weights.panel(group, depth, panel),
-                            b: &b[start..],
+                            b: &b[tile.start..],
                             segments: &segments,
                             target: &mut sums[first * width..][..range.len() * width],
                             former: if depth == 0 {
@@ -236,16 +233,27 @@ impl WithSimd for Work<'_> {
                 correlation,
                 bias: self.bias,
                 first: group * correlation.outputs + outputs.start,
-                area,
-                pieces: &target_pieces,
+                outputs: outputs.len(),
+                n,
+                size: self.size,
+                runs: &runs,
             };
             writer.write(simd, sums, &mut self.part.target);
         }
     }
 }
 
-/// The runs of a block's positions in its part of the target, image after image.
-fn target_runs(correlation: &Correlation, block: &Block) -> Vec<Run> {
+/// Positions that are neighbours in the target, `target_steps` apart.
+struct TargetRun {
+    position: usize,
+    image: usize,
+    /// Place in the plane.
+    place: usize,
+    len: usize,
+}
+
+/// The runs of a block's positions in its part of the target.
+fn target_runs(correlation: &Correlation, block: &Block) -> Vec<TargetRun> {
     let width = correlation.axes[1].positions;
     let rows = block.rows.len();
     let [start_y, start_x] = correlation.target_starts;
@@ -260,10 +268,10 @@ fn target_runs(correlation: &Correlation, block: &Block) -> Vec<Run> {
     let mut runs = Vec::with_capacity(block.images.len() * rows);
     for image in 0..block.images.len() {
         for row in 0..rows {
-            let place = (start_y + row * step_y) * correlation.target[1] + start_x;
-            runs.push(Run {
+            runs.push(TargetRun {
                 position: runs.len() * width,
-                place: image * correlation.target_plane() + place,
+                image,
+                place: (start_y + row * step_y) * correlation.target[1] + start_x,
                 len: width,
             });
         }
@@ -277,9 +285,12 @@ struct Writer<'a> {
     bias: Option<&'a [f32]>,
     /// First channel.
     first: usize,
-    /// Sums of a tile.
-    area: usize,
-    pieces: &'a [Piece],
+    /// Number of channels.
+    outputs: usize,
+    /// Number of positions.
+    n: usize,
+    size: TileSize,
+    runs: &'a [TargetRun],
 }
 
 impl Writer<'_> {
@@ -287,21 +298,33 @@ impl Writer<'_> {
     fn write<S: Simd>(&self, simd: S, sums: &[f32], target: &mut Target<'_>) {
         let plane_len = self.correlation.target_plane();
         let step = self.correlation.target_steps[1];
-        let outputs = self.area / TileSize::of::<S>().width;
-        for row in 0..outputs {
+        let width = self.size.width;
+        for row in 0..self.outputs {
             let channel = self.first + row;
             let bias = self.bias.map_or(0.0, |bias| bias[channel]);
-            for piece in self.pieces {
-                let sums = &sums[piece.tile * self.area + row * piece.width + piece.column..];
-                let sums = &sums[..piece.len];
-                let (image, place) = (piece.place / plane_len, piece.place % plane_len);
-                let plane = &mut target.plane(image, channel, plane_len)[place..];
-                if step == 1 {
-                    add_bias(simd, sums, bias, &mut plane[..piece.len]);
-                } else {
-                    for (value, sum) in plane.iter_mut().step_by(step).zip(sums) {
-                        *value = sum + bias;
+            for run in self.runs {
+                let plane = target.plane(run.image, channel, plane_len);
+                let mut plane = &mut plane[run.place..][..(run.len - 1) * step + 1];
+                let (mut tile, mut column) = (run.position / width, run.position % width);
+                let mut rest = run.len;
+                while rest > 0 {
+                    let positions = width.min(self.n - tile * width);
+                    let row_width = self.size.width_for(positions);
+                    let len = rest.min(positions - column);
+                    let start = (tile * self.outputs) * width + row * row_width + column;
+                    let sums = &sums[start..][..len];
+                    let (part, after) = plane.split_at_mut((len * step).min(plane.len()));
+                    if step == 1 {
+                        add_bias(simd, sums, bias, part);
+                    } else {
+                        for (value, sum) in part.iter_mut().step_by(step).zip(sums) {
+                            *value = sum + bias;
+                        }
                     }
+                    plane = after;
+                    rest -= len;
+                    tile += 1;
+                    column = 0;
                 }
             }
         }

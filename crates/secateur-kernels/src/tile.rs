@@ -83,8 +83,9 @@ pub(crate) struct Tile<'a> {
     /// Rows of `width` floats.
     pub b: &'a [f32],
     pub segments: &'a [Segment],
-    /// `rows` rows of `width` floats.
+    /// `rows` rows of `width` floats, `stride` apart.
     pub target: &'a mut [f32],
+    pub stride: usize,
     pub former: Former,
 }
 
@@ -142,15 +143,13 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, ROWS, VECTO
                 }
             }
         }
-        let (target, _) = S::as_mut_simd_f32s(&mut tile.target[..ROWS * width])
-            .0
-            .as_chunks_mut();
-        for (target, sums) in target.iter_mut().zip(sums) {
-            let target: &mut [S::f32s; VECTORS] = target;
+        for (row, sums) in sums.iter().enumerate() {
+            let target = &mut tile.target[row * tile.stride..][..width];
+            let (target, _) = S::as_mut_simd_f32s(target);
             for (target, sum) in target.iter_mut().zip(sums) {
                 *target = match tile.former {
-                    Former::Dropped => sum,
-                    Former::Kept => simd.add_f32s(*target, sum),
+                    Former::Dropped => *sum,
+                    Former::Kept => simd.add_f32s(*target, *sum),
                 };
             }
         }

@@ -2,7 +2,7 @@
 
 use super::geometry::{Block, Blocks, Correlation, PARTS, ranges};
 use super::pack::{Kernel, Tiles, WeightPlan, Weights};
-use super::stage::{Run, Stage};
+use super::stage::Stage;
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
 use crate::tile::{Former, Segment, Tile, TileSize};
@@ -93,7 +93,7 @@ fn divide<'a>(
     let depth = plan.depth(0);
     let most =
         (CACHED / (depth + correlation.outputs).max(1)).clamp(2 * size.width, TILES * size.width);
-    let blocks = correlation.blocks(most, size);
+    let blocks = correlation.blocks(most, PARTS, size);
     let list = blocks.list(correlation);
     let n_panels = plan.panels.len();
     let shares = if correlation.groups == 1 {
@@ -219,6 +219,7 @@ impl WithSimd for Work<'_> {
                             b: &b[tile.start..],
                             segments: &segments,
                             target: &mut sums[first * width..][..range.len() * width],
+                            stride: width,
                             former: if depth == 0 {
                                 Former::Dropped
                             } else {

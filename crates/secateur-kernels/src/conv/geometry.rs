@@ -160,11 +160,12 @@ impl Correlation {
         ]
     }
 
-    /// The division of the positions into blocks of at most about `most` of them.
-    pub(super) fn blocks(&self, most: usize, size: TileSize) -> Blocks {
+    /// The division of the positions into blocks of at most about `most` of them, into `parts` blocks
+    /// at least if those are not too small.
+    pub(super) fn blocks(&self, most: usize, parts: usize, size: TileSize) -> Blocks {
         let (rows, columns) = (self.axes[0].positions, self.axes[1].positions);
         let total = self.images * self.positions();
-        let most = most.min((total / PARTS).max(4 * size.width));
+        let most = most.min((total / parts).max(4 * size.width));
         // Time of a block in half tiles: a narrow tile takes half the time, a block has some cost.
         let half = (size.width / 2).max(1);
         let best = |unit: usize, n: usize| {

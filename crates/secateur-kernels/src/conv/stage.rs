@@ -2,7 +2,6 @@
 //! neighbouring positions read neighbouring places.
 
 use super::geometry::{Block, Correlation, Phases};
-use crate::tile::Segment;
 use std::ops::Range;
 
 /// Consecutive positions that read consecutive places.
@@ -104,6 +103,41 @@ impl Stage {
         runs
     }
 
+    /// Pixels of all images of the block: places of one channel, without what lies between images
+    /// of the source.
+    pub(super) fn pixels(&self) -> usize {
+        self.images * self.image_pixels()
+    }
+
+    fn image_pixels(&self) -> usize {
+        if self.is_source {
+            self.rows * self.columns
+        } else {
+            self.image
+        }
+    }
+
+    /// Place of the first pixel, and number of pixels, of each range of consecutive places.
+    pub(super) fn pixel_ranges(&self) -> Vec<(usize, usize)> {
+        if self.is_source {
+            (0..self.images)
+                .map(|image| (self.start + image * self.image, self.image_pixels()))
+                .collect()
+        } else {
+            vec![(0, self.pixels())]
+        }
+    }
+
+    /// The runs of all positions of the block, by pixel instead of place.
+    pub(super) fn pixel_runs(&self) -> Vec<Run> {
+        let by_pixel = Self {
+            image: self.image_pixels(),
+            start: 0,
+            ..self.clone()
+        };
+        by_pixel.runs()
+    }
+
     /// Copies `channels` of the source to `planes`: `[channel][image][phase][row][column]`.
     pub(super) fn fill(
         &self,
@@ -188,16 +222,4 @@ impl Inside {
             }
         }
     }
-}
-
-/// Segments of a product over all positions of a block: rows of a panel of pixels in `a`, rows of a
-/// panel of positions in `b`.
-pub(super) fn segments(runs: &[Run]) -> Vec<Segment> {
-    runs.iter()
-        .map(|run| Segment {
-            a: run.place,
-            b: run.position,
-            len: run.len,
-        })
-        .collect()
 }

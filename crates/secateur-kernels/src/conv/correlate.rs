@@ -2,10 +2,10 @@
 
 use super::geometry::{Block, Blocks, Correlation, PARTS, ranges};
 use super::pack::{Kernel, Tiles, WeightPlan, Weights};
-use super::stage::Stage;
+use super::stage::{Run, Stage};
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
-use crate::tile::{Former, Segment, Tile, TileSize};
+use crate::tile::{Former, Rows, Tile, TileSize};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -15,7 +15,7 @@ const CACHED: usize = 200_000;
 /// Positions of a block at most, in tiles.
 const TILES: usize = 24;
 /// A part of the work has at least so many panels of outputs.
-const PANELS: usize = 4;
+const PANELS: usize = 12;
 
 /// Writes those values of `target` that lie at positions of the correlation.
 pub(super) fn correlate(
@@ -56,9 +56,42 @@ pub(super) fn correlate(
 /// Some output channels at a block of positions.
 struct Part<'a> {
     block: Block,
+    order: Order,
     /// Panels of outputs of a group; all of them where there is more than one group.
     panels: Range<usize>,
     target: Target<'a>,
+}
+
+/// How the columns of a product are taken from the positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// What positions read is copied to tiles.
+    Packed,
+    /// Tiles are read from the padded planes. Between one row of positions and the next there are
+    /// columns of no use.
+    Flat,
+}
+
+/// Time that packing takes for a row of a tile, in the time that a panel row of a product takes.
+const PACKING: usize = 14;
+
+impl Order {
+    fn choose(correlation: &Correlation, most: usize, size: TileSize) -> (Blocks, Self) {
+        let [rows, columns] = [0, 1].map(|axis| correlation.axes[axis].positions);
+        let packed = correlation.blocks(most, PARTS, size);
+        let row = columns + correlation.axes[1].phases().reach;
+        let flat_rows = (most / row).clamp(1, rows);
+        let (n_blocks, tiles) = (rows.div_ceil(flat_rows), |n: usize| n.div_ceil(size.width));
+        let flat_rows = rows.div_ceil(n_blocks);
+        // Tiles of an image, weighed by the time of one.
+        let flat = n_blocks * tiles(flat_rows * row) * correlation.outputs;
+        let time = rows * columns * (correlation.outputs + PACKING) / size.width;
+        if flat < time && !correlation.is_whole() {
+            (Blocks::Rows(flat_rows), Self::Flat)
+        } else {
+            (packed, Self::Packed)
+        }
+    }
 }
 
 /// Where a part's results go.
@@ -93,7 +126,7 @@ fn divide<'a>(
     let depth = plan.depth(0);
     let most =
         (CACHED / (depth + correlation.outputs).max(1)).clamp(2 * size.width, TILES * size.width);
-    let blocks = correlation.blocks(most, PARTS, size);
+    let (blocks, order) = Order::choose(correlation, most, size);
     let list = blocks.list(correlation);
     let n_panels = plan.panels.len();
     let shares = if correlation.groups == 1 {
@@ -147,6 +180,7 @@ fn divide<'a>(
             let first = channels(panels).start;
             parts.push(Part {
                 block: block.clone(),
+                order,
                 panels: panels.clone(),
                 target: match blocks {
                     Blocks::Images(_) => Target::Images { planes, first },
@@ -176,18 +210,35 @@ impl WithSimd for Work<'_> {
         let (correlation, plan) = (self.correlation, self.weights.plan);
         let block = self.part.block.clone();
         let stage = Stage::new(correlation, &block);
-        let n = block.images.len() * block.rows.len() * correlation.axes[1].positions;
+        let is_flat = self.part.order == Order::Flat;
+        let row = if is_flat {
+            stage.row()
+        } else {
+            correlation.axes[1].positions
+        };
+        let n = block.images.len() * block.rows.len() * row;
         let outputs = plan.outputs(&self.part.panels);
         let deepest = plan.depths.iter().map(Range::len).max().unwrap_or(0);
-        let tiles = Tiles::new(&stage.runs(), deepest * correlation.taps(), self.size);
-        let runs = target_runs(correlation, &block);
+        let positions = if is_flat {
+            vec![Run {
+                position: 0,
+                place: 0,
+                len: n,
+            }]
+        } else {
+            stage.runs()
+        };
+        let tiles = Tiles::new(&positions, deepest * correlation.taps(), self.size);
+        let starts = stage.starts(deepest);
+        let runs = target_runs(correlation, &block, row);
         let scratch = &mut *self.scratch;
-        let planes = scratch.planes.floats(if stage.is_source {
+        let planes_len = if stage.is_source {
             0
         } else {
-            stage.len(deepest)
-        });
-        let b = scratch.b.floats(tiles.len());
+            stage.len(deepest) + 2 * self.size.width + stage.row()
+        };
+        let planes = scratch.planes.floats(planes_len);
+        let b = scratch.b.floats(if is_flat { 0 } else { tiles.len() });
         let sums = scratch
             .sums
             .floats(outputs.len() * n.next_multiple_of(self.size.width));
@@ -203,21 +254,25 @@ impl WithSimd for Work<'_> {
                     stage.fill(correlation, &block, channels, self.x, planes);
                     &*planes
                 };
-                tiles.fill(&stage, source, channels.len(), b);
-                let segments = [Segment {
-                    a: 0,
-                    b: 0,
-                    len: plan.depth(depth),
-                }];
-                for (tile, sums) in tiles.iter().zip(sums.chunks_exact_mut(area)) {
+                if !is_flat {
+                    tiles.fill(&stage, source, channels.len(), b);
+                }
+                for (index, tile) in tiles.iter().enumerate() {
                     let width = tile.width;
+                    let sums = &mut sums[index * area..][..area];
+                    let (b, order) = if is_flat {
+                        let starts = &starts[..plan.depth(depth)];
+                        (&source[index * self.size.width..], Rows::OfB(starts))
+                    } else {
+                        (&b[tile.start..], Rows::Consecutive(plan.depth(depth)))
+                    };
                     for panel in self.part.panels.clone() {
                         let range = &plan.panels[panel];
                         let first = range.start - outputs.start;
                         Tile {
                             a: self.weights.panel(group, depth, panel),
-                            b: &b[tile.start..],
-                            segments: &segments,
+                            b,
+                            order,
                             target: &mut sums[first * width..][..range.len() * width],
                             stride: width,
                             former: if depth == 0 {
@@ -253,26 +308,26 @@ struct TargetRun {
     len: usize,
 }
 
-/// The runs of a block's positions in its part of the target.
-fn target_runs(correlation: &Correlation, block: &Block) -> Vec<TargetRun> {
+/// The runs of a block's positions, whose rows are `row` apart, in its part of the target.
+fn target_runs(correlation: &Correlation, block: &Block, row: usize) -> Vec<TargetRun> {
     let width = correlation.axes[1].positions;
     let rows = block.rows.len();
     let [start_y, start_x] = correlation.target_starts;
     let [step_y, step_x] = correlation.target_steps;
     // Rows that follow each other in the target are one run.
-    let is_dense = [step_y, step_x] == [1, 1] && width == correlation.target[1];
-    let (rows, width) = if is_dense {
-        (1, rows * width)
+    let is_dense = [step_y, step_x] == [1, 1] && width == correlation.target[1] && width == row;
+    let (rows, width, row) = if is_dense {
+        (1, rows * width, rows * row)
     } else {
-        (rows, width)
+        (rows, width, row)
     };
     let mut runs = Vec::with_capacity(block.images.len() * rows);
     for image in 0..block.images.len() {
-        for row in 0..rows {
+        for y in 0..rows {
             runs.push(TargetRun {
-                position: runs.len() * width,
+                position: runs.len() * row,
                 image,
-                place: (start_y + row * step_y) * correlation.target[1] + start_x,
+                place: (start_y + y * step_y) * correlation.target[1] + start_x,
                 len: width,
             });
         }

@@ -135,6 +135,16 @@ impl Correlation {
         (correlation, [row_taps, column_taps])
     }
 
+    /// Whether positions read the source itself: no padding, no step.
+    pub(super) fn is_whole(&self) -> bool {
+        self.axes.iter().all(|axis| {
+            let phases = axis.phases();
+            axis.step == 1
+                && phases.starts.first() == Some(&0)
+                && axis.positions + phases.reach == axis.source
+        })
+    }
+
     pub(super) fn taps(&self) -> usize {
         self.axes[0].offsets.len() * self.axes[1].offsets.len()
     }

@@ -41,13 +41,7 @@ impl Stage {
         let phases = [row_axis.phases(), column_axis.phases()];
         let rows = block.rows.len() + phases[0].reach;
         let columns = column_axis.positions + phases[1].reach;
-        let is_whole = |axis: usize| {
-            let (axis, phases) = (&correlation.axes[axis], &phases[axis]);
-            axis.step == 1
-                && phases.starts.first() == Some(&0)
-                && axis.positions + phases.reach == axis.source
-        };
-        let is_source = is_whole(0) && is_whole(1);
+        let is_source = correlation.is_whole();
         let image = phases[0].starts.len() * phases[1].starts.len() * rows * columns;
         let mut taps = Vec::with_capacity(correlation.taps());
         for &(phase_y, y) in &phases[0].taps {
@@ -76,6 +70,20 @@ impl Stage {
             images: block.images.len(),
             positions: [block.rows.len(), column_axis.positions],
         }
+    }
+
+    /// The place of each channel and tap at position zero.
+    pub(super) fn starts(&self, channels: usize) -> Vec<u32> {
+        let taps = |channel| {
+            let taps = self.taps.iter();
+            taps.map(move |tap| (channel * self.channel + tap) as u32)
+        };
+        (0..channels).flat_map(taps).collect()
+    }
+
+    /// Places from one row of positions to the next.
+    pub(super) fn row(&self) -> usize {
+        self.columns
     }
 
     /// The runs of all positions of the block.

@@ -6,7 +6,7 @@ use super::geometry::{Block, Correlation, PARTS, shares};
 use super::stage::{Run, Stage};
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
-use crate::tile::{Former, Segment, Tile, TileSize};
+use crate::tile::{Former, Rows, Tile, TileSize};
 use crate::transpose::transpose;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -19,7 +19,7 @@ const POSITIONS: usize = 384;
 /// With fewer channels than this, the taps of a channel are rows of one panel.
 const FEW_CHANNELS: usize = 8;
 /// Rows of a part's sums at least; fewer would not be worth the packing of the other operand.
-const ROWS: usize = 128;
+const ROWS: usize = 288;
 /// Floats of all parts' sums at most.
 const SUMS: usize = 8 << 20;
 
@@ -188,7 +188,7 @@ impl WithSimd for Work<'_> {
                         Tile {
                             a: &a[distance * range.len()..],
                             b,
-                            segments: &inputs.segments,
+                            order: Rows::OfA(&inputs.places),
                             target: &mut sums[first * width..],
                             stride: inputs.taps.len() * width,
                             former,
@@ -208,7 +208,8 @@ struct Inputs {
     pixels: usize,
     /// Distance of each tap in pixels.
     taps: Vec<usize>,
-    segments: Vec<Segment>,
+    /// The pixel of each position.
+    places: Vec<u32>,
 }
 
 impl Inputs {
@@ -244,7 +245,7 @@ impl Inputs {
                 rows,
                 pixels: n,
                 taps: vec![0],
-                segments: vec![Segment { a: 0, b: 0, len: n }],
+                places: (0..n as u32).collect(),
             };
         }
         let pixels = stage.pixels();
@@ -261,18 +262,14 @@ impl Inputs {
         Self {
             rows: channels.len(),
             pixels,
-            segments: stage.pixel_runs().iter().map(segment).collect(),
+            places: stage.pixel_runs().iter().flat_map(places).collect(),
             taps: stage.taps,
         }
     }
 }
 
-fn segment(run: &Run) -> Segment {
-    Segment {
-        a: run.place,
-        b: run.position,
-        len: run.len,
-    }
+fn places(run: &Run) -> Range<u32> {
+    run.place as u32..(run.place + run.len) as u32
 }
 
 /// Writes a row of `n` positions for each channel and tap.

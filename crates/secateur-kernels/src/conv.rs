@@ -1,12 +1,13 @@
 //! Convolution of images: patches become columns of a matrix that is multiplied by the weight.
 
 mod correlate;
+mod depthwise;
 mod geometry;
 mod pack;
 mod stage;
 mod weight;
 
-use crate::{Window, depthwise};
+use crate::Window;
 use correlate::correlate;
 use geometry::Correlation;
 use pack::Kernel;
@@ -53,10 +54,6 @@ impl ConvShape {
         self.output.iter().product()
     }
 
-    pub(crate) fn positions(&self) -> usize {
-        self.output[1] * self.output[2]
-    }
-
     /// Input channels and output channels of a group.
     fn group(&self) -> [usize; 2] {
         [self.input[0] / self.groups, self.output[0] / self.groups]
@@ -65,10 +62,6 @@ impl ConvShape {
     /// Floats that one output reads.
     fn patch(&self) -> usize {
         self.group()[0] * self.window.kernel[0] * self.window.kernel[1]
-    }
-
-    fn is_depthwise(&self) -> bool {
-        self.group() == [1, 1]
     }
 
     fn check(&self, x: usize, w: usize, y: usize) {
@@ -95,13 +88,6 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y:
     if shape.is_empty() {
         return;
     }
-    if shape.is_depthwise() {
-        depthwise::forward(shape, x, w, y);
-        if let Some(bias) = bias {
-            crate::channel::add(bias, shape.positions(), y);
-        }
-        return;
-    }
     let correlation = Correlation::forward(shape);
     correlate(&correlation, x, &Kernel::Forward(w), bias, y);
 }
@@ -114,10 +100,6 @@ pub fn backward_data(shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     shape.check(dx.len(), w.len(), dy.len());
     if shape.is_empty() {
         return dx.fill(0.0);
-    }
-    if shape.is_depthwise() {
-        dx.fill(0.0);
-        return depthwise::backward_data(shape, w, dy, dx);
     }
     let n_taps = shape.window.kernel[0] * shape.window.kernel[1];
     let phases: Vec<(Correlation, [Vec<usize>; 2])> = (0..shape.window.strides[0])
@@ -153,9 +135,9 @@ pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32])
     if shape.is_empty() {
         return dw.fill(0.0);
     }
-    if shape.is_depthwise() {
-        dw.fill(0.0);
-        return depthwise::backward_weight(shape, x, dy, dw);
+    if Correlation::forward(shape).is_depthwise() {
+        depthwise::gradient(shape, x, dy, dw);
+    } else {
+        weight::gradient(shape, x, dy, dw);
     }
-    weight::gradient(shape, x, dy, dw);
 }

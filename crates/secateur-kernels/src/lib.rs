@@ -7,7 +7,6 @@
 
 pub mod channel;
 pub mod conv;
-mod depthwise;
 pub mod elementwise;
 mod level;
 pub mod pool;

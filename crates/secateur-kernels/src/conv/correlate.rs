@@ -1,5 +1,6 @@
 //! Correlation as a matrix product: rows are output channels, columns are positions.
 
+use super::depthwise;
 use super::geometry::{Block, Blocks, Correlation, PARTS, ranges};
 use super::pack::{Kernel, Tiles, WeightPlan, Weights};
 use super::stage::{Run, Stage};
@@ -27,6 +28,9 @@ pub(super) fn correlate(
 ) {
     if correlation.positions() == 0 {
         return;
+    }
+    if correlation.is_depthwise() {
+        return depthwise::correlate(correlation, x, kernel, bias, target);
     }
     let size = TileSize::get();
     let plan = WeightPlan::new(correlation, size);

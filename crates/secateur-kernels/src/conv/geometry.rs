@@ -135,6 +135,11 @@ impl Correlation {
         (correlation, [row_taps, column_taps])
     }
 
+    /// Whether each channel of the target has a channel of the source to itself.
+    pub(super) fn is_depthwise(&self) -> bool {
+        [self.channels, self.outputs] == [1, 1]
+    }
+
     /// Whether positions read the source itself: no padding, no step.
     pub(super) fn is_whole(&self) -> bool {
         self.axes.iter().all(|axis| {

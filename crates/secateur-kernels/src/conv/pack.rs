@@ -41,6 +41,18 @@ pub(super) enum Kernel<'a> {
     },
 }
 
+impl<'a> Kernel<'a> {
+    /// The weights of a channel that has one output, at those `n` taps that take part.
+    pub(super) fn of_channel(&self, channel: usize, n: usize) -> impl Iterator<Item = f32> {
+        let (w, n_taps, taps) = match self {
+            Self::Forward(w) => (w, n, None),
+            Self::Backward { w, n_taps, taps } => (w, *n_taps, Some(taps)),
+        };
+        let w = &w[channel * n_taps..][..n_taps];
+        (0..n).map(move |tap| w[taps.map_or(tap, |taps| taps[tap])])
+    }
+}
+
 impl WeightPlan {
     pub(super) fn new(correlation: &Correlation, size: TileSize) -> Self {
         let taps = correlation.taps();

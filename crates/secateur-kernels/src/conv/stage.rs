@@ -117,7 +117,7 @@ impl Stage {
         self.images * self.image_pixels()
     }
 
-    fn image_pixels(&self) -> usize {
+    pub(super) fn image_pixels(&self) -> usize {
         if self.is_source {
             self.rows * self.columns
         } else {

@@ -2,20 +2,17 @@
 //!
 //! Images are stored `[images, channels, height, width]`, the last axis fastest. Work is divided
 //! into parts that depend on shapes alone and sums are taken in one order, so results do not depend
-//! on the number of threads. Matrix products are `faer`'s; loops are compiled for each instruction
-//! set by `pulp` and the best one is chosen at run time.
+//! on the number of threads. Loops are compiled for each instruction set by `pulp` and the best one is
+//! chosen at run time.
 
 pub mod channel;
 pub mod conv;
-mod depthwise;
 pub mod elementwise;
 mod level;
-mod matrix;
 pub mod pool;
 mod scratch;
 mod tile;
 mod transpose;
-mod unfold;
 mod window;
 
 pub use window::Window;

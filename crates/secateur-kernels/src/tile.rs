@@ -58,15 +58,15 @@ fn vectors<S: Simd>() -> usize {
     if S::IS_SCALAR { 8 } else { 2 }
 }
 
-/// Consecutive rows of both operands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    /// First row in `a`.
-    pub a: usize,
-    /// First row in `b`.
-    pub b: usize,
-    /// Number of rows.
-    pub len: usize,
+/// The order in which the rows of the operands meet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rows<'a> {
+    /// Row after row of both, so many.
+    Consecutive(usize),
+    /// Those rows of `a` with row after row of `b`.
+    OfA(&'a [u32]),
+    /// Row after row of `a` with the rows of `b` that start at those floats.
+    OfB(&'a [u32]),
 }
 
 /// What becomes of the former values of a target.
@@ -76,15 +76,16 @@ pub(crate) enum Former {
     Kept,
 }
 
-/// `target[i][j] (+)= sum over k of a[k][i] * b[k][j]`, `k` over the rows of all segments.
+/// `target[i][j] (+)= sum over k of a[k][i] * b[k][j]`, `k` over pairs of rows.
 pub(crate) struct Tile<'a> {
     /// Rows of `rows` floats.
     pub a: &'a [f32],
     /// Rows of `width` floats.
     pub b: &'a [f32],
-    pub segments: &'a [Segment],
-    /// `rows` rows of `width` floats.
+    pub order: Rows<'a>,
+    /// `rows` rows of `width` floats, `stride` apart.
     pub target: &'a mut [f32],
+    pub stride: usize,
     pub former: Former,
 }
 
@@ -129,30 +130,54 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, ROWS, VECTO
         let tile = self.0;
         let width = VECTORS * S::F32_LANES;
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-        for segment in tile.segments {
-            let (a, _) = tile.a[segment.a * ROWS..][..segment.len * ROWS].as_chunks::<ROWS>();
-            let b = &tile.b[segment.b * width..][..segment.len * width];
-            let (b, _) = S::as_simd_f32s(b).0.as_chunks::<VECTORS>();
-            for (a, b) in a.iter().zip(b) {
-                for (sums, &a) in sums.iter_mut().zip(a) {
-                    let a = simd.splat_f32s(a);
-                    for (sum, &b) in sums.iter_mut().zip(b) {
-                        *sum = simd.mul_add_e_f32s(a, b, *sum);
+        let (a, _) = tile.a.as_chunks::<ROWS>();
+        match tile.order {
+            Rows::Consecutive(n) => {
+                let (b, _) = S::as_simd_f32s(&tile.b[..n * width]).0.as_chunks();
+                for (a, b) in a[..n].iter().zip(b) {
+                    add_products(simd, &mut sums, a, b);
+                }
+            }
+            Rows::OfA(rows) => {
+                let b = &tile.b[..rows.len() * width];
+                let (b, _) = S::as_simd_f32s(b).0.as_chunks();
+                for (row, b) in rows.iter().zip(b) {
+                    add_products(simd, &mut sums, &a[*row as usize], b);
+                }
+            }
+            Rows::OfB(starts) => {
+                for (a, start) in a[..starts.len()].iter().zip(starts) {
+                    let b = &tile.b[*start as usize..][..width];
+                    if let Some(b) = S::as_simd_f32s(b).0.first_chunk() {
+                        add_products(simd, &mut sums, a, b);
                     }
                 }
             }
         }
-        let (target, _) = S::as_mut_simd_f32s(&mut tile.target[..ROWS * width])
-            .0
-            .as_chunks_mut();
-        for (target, sums) in target.iter_mut().zip(sums) {
-            let target: &mut [S::f32s; VECTORS] = target;
+        for (row, sums) in sums.iter().enumerate() {
+            let target = &mut tile.target[row * tile.stride..][..width];
+            let (target, _) = S::as_mut_simd_f32s(target);
             for (target, sum) in target.iter_mut().zip(sums) {
                 *target = match tile.former {
-                    Former::Dropped => sum,
-                    Former::Kept => simd.add_f32s(*target, sum),
+                    Former::Dropped => *sum,
+                    Former::Kept => simd.add_f32s(*target, *sum),
                 };
             }
+        }
+    }
+}
+
+#[inline(always)]
+fn add_products<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; VECTORS]; ROWS],
+    a: &[f32; ROWS],
+    b: &[S::f32s; VECTORS],
+) {
+    for (sums, &a) in sums.iter_mut().zip(a) {
+        let a = simd.splat_f32s(a);
+        for (sum, &b) in sums.iter_mut().zip(b) {
+            *sum = simd.mul_add_e_f32s(a, b, *sum);
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::level;
 use pulp::Arch;
 
 /// `panel[n][r] = planes[r][n]` for `rows` planes, which are `plane` apart, at `len` places; rows of
-/// the panel are `stride` apart. What lies between `rows` and `stride` is overwritten too.
+/// the panel are `stride` apart.
 pub(crate) fn transpose(
     planes: &[f32],
     plane: usize,
@@ -86,8 +86,9 @@ mod x86 {
             #[inline(always)]
             || {
                 let mut first = 0;
-                // A row of 16 is written whole: what it spills over is written next.
-                while first + 16 <= len && (first + 15) * stride + 16 <= panel.len() {
+                // Where rows follow each other, 16 floats are written: the next row is written after.
+                let written = if rows == stride { 16 } else { rows };
+                while first + 16 <= len && (first + 15) * stride + written <= panel.len() {
                     let mut block = [cast::<[f32; 16], __m512>([0.0; 16]); 16];
                     for (r, row) in block.iter_mut().enumerate() {
                         if r < rows {
@@ -97,9 +98,13 @@ mod x86 {
                             }
                         }
                     }
-                    let panel = &mut panel[first * stride..][..15 * stride + 16];
+                    let panel = &mut panel[first * stride..];
                     for (n, row) in transposed(simd, block).into_iter().enumerate() {
-                        panel[n * stride..][..16].copy_from_slice(&cast::<__m512, [f32; 16]>(row));
+                        let row = cast::<__m512, [f32; 16]>(row);
+                        match panel[n * stride..].first_chunk_mut::<16>() {
+                            Some(panel) if written == 16 => *panel = row,
+                            _ => panel[n * stride..][..rows].copy_from_slice(&row[..rows]),
+                        }
                     }
                     first += 16;
                 }

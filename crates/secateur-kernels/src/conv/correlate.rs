@@ -1,11 +1,12 @@
 //! Correlation as a matrix product: rows are output channels, columns are positions.
 
+use super::depthwise;
 use super::geometry::{Block, Blocks, Correlation, PARTS, ranges};
-use super::pack::{Kernel, Piece, Tiles, WeightPlan, Weights, patches};
+use super::pack::{Kernel, Tiles, WeightPlan, Weights};
 use super::stage::{Run, Stage};
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
-use crate::tile::{Former, Segment, Tile, TileSize};
+use crate::tile::{Former, Rows, Tile, TileSize};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -15,7 +16,7 @@ const CACHED: usize = 200_000;
 /// Positions of a block at most, in tiles.
 const TILES: usize = 24;
 /// A part of the work has at least so many panels of outputs.
-const PANELS: usize = 4;
+const PANELS: usize = 12;
 
 /// Writes those values of `target` that lie at positions of the correlation.
 pub(super) fn correlate(
@@ -27,6 +28,9 @@ pub(super) fn correlate(
 ) {
     if correlation.positions() == 0 {
         return;
+    }
+    if correlation.is_depthwise() {
+        return depthwise::correlate(correlation, x, kernel, bias, target);
     }
     let size = TileSize::get();
     let plan = WeightPlan::new(correlation, size);
@@ -56,9 +60,42 @@ pub(super) fn correlate(
 /// Some output channels at a block of positions.
 struct Part<'a> {
     block: Block,
+    order: Order,
     /// Panels of outputs of a group; all of them where there is more than one group.
     panels: Range<usize>,
     target: Target<'a>,
+}
+
+/// How the columns of a product are taken from the positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// What positions read is copied to tiles.
+    Packed,
+    /// Tiles are read from the padded planes. Between one row of positions and the next there are
+    /// columns of no use.
+    Flat,
+}
+
+/// Time that packing takes for a row of a tile, in the time that a panel row of a product takes.
+const PACKING: usize = 14;
+
+impl Order {
+    fn choose(correlation: &Correlation, most: usize, size: TileSize) -> (Blocks, Self) {
+        let [rows, columns] = [0, 1].map(|axis| correlation.axes[axis].positions);
+        let packed = correlation.blocks(most, PARTS, size);
+        let row = columns + correlation.axes[1].phases().reach;
+        let flat_rows = (most / row).clamp(1, rows);
+        let (n_blocks, tiles) = (rows.div_ceil(flat_rows), |n: usize| n.div_ceil(size.width));
+        let flat_rows = rows.div_ceil(n_blocks);
+        // Tiles of an image, weighed by the time of one.
+        let flat = n_blocks * tiles(flat_rows * row) * correlation.outputs;
+        let time = rows * columns * (correlation.outputs + PACKING) / size.width;
+        if flat < time && !correlation.is_whole() {
+            (Blocks::Rows(flat_rows), Self::Flat)
+        } else {
+            (packed, Self::Packed)
+        }
+    }
 }
 
 /// Where a part's results go.
@@ -93,7 +130,7 @@ fn divide<'a>(
     let depth = plan.depth(0);
     let most =
         (CACHED / (depth + correlation.outputs).max(1)).clamp(2 * size.width, TILES * size.width);
-    let blocks = correlation.blocks(most, size);
+    let (blocks, order) = Order::choose(correlation, most, size);
     let list = blocks.list(correlation);
     let n_panels = plan.panels.len();
     let shares = if correlation.groups == 1 {
@@ -147,6 +184,7 @@ fn divide<'a>(
             let first = channels(panels).start;
             parts.push(Part {
                 block: block.clone(),
+                order,
                 panels: panels.clone(),
                 target: match blocks {
                     Blocks::Images(_) => Target::Images { planes, first },
@@ -176,22 +214,35 @@ impl WithSimd for Work<'_> {
         let (correlation, plan) = (self.correlation, self.weights.plan);
         let block = self.part.block.clone();
         let stage = Stage::new(correlation, &block);
-        let n = block.images.len() * block.rows.len() * correlation.axes[1].positions;
+        let is_flat = self.part.order == Order::Flat;
+        let row = if is_flat {
+            stage.row()
+        } else {
+            correlation.axes[1].positions
+        };
+        let n = block.images.len() * block.rows.len() * row;
         let outputs = plan.outputs(&self.part.panels);
         let deepest = plan.depths.iter().map(Range::len).max().unwrap_or(0);
-        let tiles = Tiles::new(n, deepest * correlation.taps(), self.size);
-        let pieces = tiles.pieces(&stage.runs(), 1);
-        let target_pieces = tiles.pieces(
-            &target_runs(correlation, &block),
-            correlation.target_steps[1],
-        );
+        let positions = if is_flat {
+            vec![Run {
+                position: 0,
+                place: 0,
+                len: n,
+            }]
+        } else {
+            stage.runs()
+        };
+        let tiles = Tiles::new(&positions, deepest * correlation.taps(), self.size);
+        let starts = stage.starts(deepest);
+        let runs = target_runs(correlation, &block, row);
         let scratch = &mut *self.scratch;
-        let planes = scratch.planes.floats(if stage.is_source {
+        let planes_len = if stage.is_source {
             0
         } else {
-            stage.len(deepest)
-        });
-        let b = scratch.b.floats(tiles.len());
+            stage.len(deepest) + 2 * self.size.width + stage.row()
+        };
+        let planes = scratch.planes.floats(planes_len);
+        let b = scratch.b.floats(if is_flat { 0 } else { tiles.len() });
         let sums = scratch
             .sums
             .floats(outputs.len() * n.next_multiple_of(self.size.width));
@@ -207,21 +258,27 @@ impl WithSimd for Work<'_> {
                     stage.fill(correlation, &block, channels, self.x, planes);
                     &*planes
                 };
-                patches(&stage, source, channels.len(), &tiles, &pieces, b);
-                let segments = [Segment {
-                    a: 0,
-                    b: 0,
-                    len: plan.depth(depth),
-                }];
-                for ((start, width), sums) in tiles.iter().zip(sums.chunks_exact_mut(area)) {
+                if !is_flat {
+                    tiles.fill(&stage, source, channels.len(), b);
+                }
+                for (index, tile) in tiles.iter().enumerate() {
+                    let width = tile.width;
+                    let sums = &mut sums[index * area..][..area];
+                    let (b, order) = if is_flat {
+                        let starts = &starts[..plan.depth(depth)];
+                        (&source[index * self.size.width..], Rows::OfB(starts))
+                    } else {
+                        (&b[tile.start..], Rows::Consecutive(plan.depth(depth)))
+                    };
                     for panel in self.part.panels.clone() {
                         let range = &plan.panels[panel];
                         let first = range.start - outputs.start;
                         Tile {
                             a: self.weights.panel(group, depth, panel),
-                            b: &b[start..],
-                            segments: &segments,
+                            b,
+                            order,
                             target: &mut sums[first * width..][..range.len() * width],
+                            stride: width,
                             former: if depth == 0 {
                                 Former::Dropped
                             } else {
@@ -236,34 +293,45 @@ impl WithSimd for Work<'_> {
                 correlation,
                 bias: self.bias,
                 first: group * correlation.outputs + outputs.start,
-                area,
-                pieces: &target_pieces,
+                outputs: outputs.len(),
+                n,
+                size: self.size,
+                runs: &runs,
             };
             writer.write(simd, sums, &mut self.part.target);
         }
     }
 }
 
-/// The runs of a block's positions in its part of the target, image after image.
-fn target_runs(correlation: &Correlation, block: &Block) -> Vec<Run> {
+/// Positions that are neighbours in the target, `target_steps` apart.
+struct TargetRun {
+    position: usize,
+    image: usize,
+    /// Place in the plane.
+    place: usize,
+    len: usize,
+}
+
+/// The runs of a block's positions, whose rows are `row` apart, in its part of the target.
+fn target_runs(correlation: &Correlation, block: &Block, row: usize) -> Vec<TargetRun> {
     let width = correlation.axes[1].positions;
     let rows = block.rows.len();
     let [start_y, start_x] = correlation.target_starts;
     let [step_y, step_x] = correlation.target_steps;
     // Rows that follow each other in the target are one run.
-    let is_dense = [step_y, step_x] == [1, 1] && width == correlation.target[1];
-    let (rows, width) = if is_dense {
-        (1, rows * width)
+    let is_dense = [step_y, step_x] == [1, 1] && width == correlation.target[1] && width == row;
+    let (rows, width, row) = if is_dense {
+        (1, rows * width, rows * row)
     } else {
-        (rows, width)
+        (rows, width, row)
     };
     let mut runs = Vec::with_capacity(block.images.len() * rows);
     for image in 0..block.images.len() {
-        for row in 0..rows {
-            let place = (start_y + row * step_y) * correlation.target[1] + start_x;
-            runs.push(Run {
-                position: runs.len() * width,
-                place: image * correlation.target_plane() + place,
+        for y in 0..rows {
+            runs.push(TargetRun {
+                position: runs.len() * row,
+                image,
+                place: (start_y + y * step_y) * correlation.target[1] + start_x,
                 len: width,
             });
         }
@@ -277,9 +345,12 @@ struct Writer<'a> {
     bias: Option<&'a [f32]>,
     /// First channel.
     first: usize,
-    /// Sums of a tile.
-    area: usize,
-    pieces: &'a [Piece],
+    /// Number of channels.
+    outputs: usize,
+    /// Number of positions.
+    n: usize,
+    size: TileSize,
+    runs: &'a [TargetRun],
 }
 
 impl Writer<'_> {
@@ -287,21 +358,33 @@ impl Writer<'_> {
     fn write<S: Simd>(&self, simd: S, sums: &[f32], target: &mut Target<'_>) {
         let plane_len = self.correlation.target_plane();
         let step = self.correlation.target_steps[1];
-        let outputs = self.area / TileSize::of::<S>().width;
-        for row in 0..outputs {
+        let width = self.size.width;
+        for row in 0..self.outputs {
             let channel = self.first + row;
             let bias = self.bias.map_or(0.0, |bias| bias[channel]);
-            for piece in self.pieces {
-                let sums = &sums[piece.tile * self.area + row * piece.width + piece.column..];
-                let sums = &sums[..piece.len];
-                let (image, place) = (piece.place / plane_len, piece.place % plane_len);
-                let plane = &mut target.plane(image, channel, plane_len)[place..];
-                if step == 1 {
-                    add_bias(simd, sums, bias, &mut plane[..piece.len]);
-                } else {
-                    for (value, sum) in plane.iter_mut().step_by(step).zip(sums) {
-                        *value = sum + bias;
+            for run in self.runs {
+                let plane = target.plane(run.image, channel, plane_len);
+                let mut plane = &mut plane[run.place..][..(run.len - 1) * step + 1];
+                let (mut tile, mut column) = (run.position / width, run.position % width);
+                let mut rest = run.len;
+                while rest > 0 {
+                    let positions = width.min(self.n - tile * width);
+                    let row_width = self.size.width_for(positions);
+                    let len = rest.min(positions - column);
+                    let start = (tile * self.outputs) * width + row * row_width + column;
+                    let sums = &sums[start..][..len];
+                    let (part, after) = plane.split_at_mut((len * step).min(plane.len()));
+                    if step == 1 {
+                        add_bias(simd, sums, bias, part);
+                    } else {
+                        for (value, sum) in part.iter_mut().step_by(step).zip(sums) {
+                            *value = sum + bias;
+                        }
                     }
+                    plane = after;
+                    rest -= len;
+                    tile += 1;
+                    column = 0;
                 }
             }
         }

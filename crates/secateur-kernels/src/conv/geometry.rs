@@ -135,6 +135,21 @@ impl Correlation {
         (correlation, [row_taps, column_taps])
     }
 
+    /// Whether each channel of the target has a channel of the source to itself.
+    pub(super) fn is_depthwise(&self) -> bool {
+        [self.channels, self.outputs] == [1, 1]
+    }
+
+    /// Whether positions read the source itself: no padding, no step.
+    pub(super) fn is_whole(&self) -> bool {
+        self.axes.iter().all(|axis| {
+            let phases = axis.phases();
+            axis.step == 1
+                && phases.starts.first() == Some(&0)
+                && axis.positions + phases.reach == axis.source
+        })
+    }
+
     pub(super) fn taps(&self) -> usize {
         self.axes[0].offsets.len() * self.axes[1].offsets.len()
     }
@@ -160,11 +175,12 @@ impl Correlation {
         ]
     }
 
-    /// The division of the positions into blocks of at most about `most` of them.
-    pub(super) fn blocks(&self, most: usize, size: TileSize) -> Blocks {
+    /// The division of the positions into blocks of at most about `most` of them, into `parts` blocks
+    /// at least if those are not too small.
+    pub(super) fn blocks(&self, most: usize, parts: usize, size: TileSize) -> Blocks {
         let (rows, columns) = (self.axes[0].positions, self.axes[1].positions);
         let total = self.images * self.positions();
-        let most = most.min((total / PARTS).max(4 * size.width));
+        let most = most.min((total / parts).max(4 * size.width));
         // Time of a block in half tiles: a narrow tile takes half the time, a block has some cost.
         let half = (size.width / 2).max(1);
         let best = |unit: usize, n: usize| {

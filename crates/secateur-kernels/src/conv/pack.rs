@@ -41,6 +41,18 @@ pub(super) enum Kernel<'a> {
     },
 }
 
+impl<'a> Kernel<'a> {
+    /// The weights of a channel that has one output, at those `n` taps that take part.
+    pub(super) fn of_channel(&self, channel: usize, n: usize) -> impl Iterator<Item = f32> {
+        let (w, n_taps, taps) = match self {
+            Self::Forward(w) => (w, n, None),
+            Self::Backward { w, n_taps, taps } => (w, *n_taps, Some(taps)),
+        };
+        let w = &w[channel * n_taps..][..n_taps];
+        (0..n).map(move |tap| w[taps.map_or(tap, |taps| taps[tap])])
+    }
+}
+
 impl WeightPlan {
     pub(super) fn new(correlation: &Correlation, size: TileSize) -> Self {
         let taps = correlation.taps();
@@ -141,120 +153,138 @@ const SPILL: usize = 16;
 
 /// Where the tiles of a block's patches are. A tile has a row for each channel and tap.
 pub(super) struct Tiles {
-    width: usize,
-    /// Floats from tile to tile.
-    stride: usize,
-    /// Widths of the tiles, and their numbers of positions.
-    list: Vec<(usize, usize)>,
+    list: Vec<TilePlace>,
+    pieces: Vec<Piece>,
+    len: usize,
+    longest: usize,
 }
 
-impl Tiles {
-    /// Tiles for `n` positions and at most `depth` rows.
-    pub(super) fn new(n: usize, depth: usize, size: TileSize) -> Self {
-        let widths = ranges(n, size.width).map(|tile| (size.width_for(tile.len()), tile.len()));
-        Self {
-            width: size.width,
-            stride: depth * size.width + SPILL,
-            list: widths.collect(),
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.list.len() * self.stride
-    }
-
-    /// First float and width of each tile.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, usize)> {
-        let starts = (0..).step_by(self.stride);
-        starts.zip(self.list.iter().map(|(width, _)| *width))
-    }
-
-    /// Divides runs of positions among the tiles. Places of neighbours are `step` apart.
-    pub(super) fn pieces(&self, runs: &[Run], step: usize) -> Vec<Piece> {
-        let mut pieces = Vec::with_capacity(runs.len() + self.list.len());
-        for run in runs {
-            let mut done = 0;
-            while done < run.len {
-                let position = run.position + done;
-                let (tile, column) = (position / self.width, position % self.width);
-                let (width, positions) = self.list[tile];
-                let len = (positions - column).min(run.len - done);
-                pieces.push(Piece {
-                    tile,
-                    column,
-                    width,
-                    place: run.place + done * step,
-                    len,
-                });
-                done += len;
-            }
-        }
-        pieces
-    }
+/// Columns of one tile.
+pub(super) struct TilePlace {
+    /// First float.
+    pub start: usize,
+    pub width: usize,
+    pieces: Range<usize>,
 }
 
 /// Positions of one tile that read consecutive places.
-pub(super) struct Piece {
-    pub tile: usize,
-    pub column: usize,
-    /// Width of the tile.
-    pub width: usize,
-    pub place: usize,
-    pub len: usize,
+struct Piece {
+    column: usize,
+    place: usize,
+    len: usize,
 }
 
-/// Writes what positions read to their tiles. `planes` starts at the first of `channels` channels.
-#[inline(always)]
-pub(super) fn patches(
-    stage: &Stage,
-    planes: &[f32],
-    channels: usize,
-    tiles: &Tiles,
-    pieces: &[Piece],
-    patches: &mut [f32],
-) {
-    let longest = pieces.iter().map(|piece| piece.len).max().unwrap_or(0);
-    match longest {
-        0..=4 => copy::<4>(stage, planes, channels, tiles, pieces, patches),
-        5..=8 => copy::<8>(stage, planes, channels, tiles, pieces, patches),
-        _ => copy::<16>(stage, planes, channels, tiles, pieces, patches),
-    }
-}
-
-/// Copies `N` floats at a time. What this writes beyond a piece, the next copies overwrite.
-#[inline(always)]
-fn copy<const N: usize>(
-    stage: &Stage,
-    planes: &[f32],
-    channels: usize,
-    tiles: &Tiles,
-    pieces: &[Piece],
-    patches: &mut [f32],
-) {
-    let mut row = 0;
-    for channel in 0..channels {
-        for tap in &stage.taps {
-            let planes = &planes[channel * stage.channel + tap..];
-            for piece in pieces {
-                let start = piece.tile * tiles.stride + row * piece.width + piece.column;
-                for done in (0..piece.len).step_by(N) {
-                    let target = &mut patches[start + done..][..N];
-                    let source = &planes[piece.place + done..];
-                    match source.first_chunk::<N>() {
-                        Some(source) => target.copy_from_slice(source),
-                        None => copy_last(source, target),
-                    }
+impl Tiles {
+    /// Tiles of at most `depth` rows for the positions of `runs`.
+    pub(super) fn new(runs: &[Run], depth: usize, size: TileSize) -> Self {
+        let n = runs.last().map_or(0, |run| run.position + run.len);
+        let stride = depth * size.width + SPILL;
+        let mut pieces = Vec::with_capacity(runs.len() + n / size.width + 1);
+        let mut runs = runs.iter().copied().peekable();
+        let mut list = Vec::with_capacity(n / size.width + 1);
+        for tile in ranges(n, size.width) {
+            let first = pieces.len();
+            while let Some(run) = runs.peek_mut() {
+                if run.position >= tile.end {
+                    break;
+                }
+                let len = run.len.min(tile.end - run.position);
+                pieces.push(Piece {
+                    column: run.position - tile.start,
+                    place: run.place,
+                    len,
+                });
+                if len == run.len {
+                    runs.next();
+                } else {
+                    run.position += len;
+                    run.place += len;
+                    run.len -= len;
                 }
             }
-            row += 1;
+            list.push(TilePlace {
+                start: list.len() * stride,
+                width: size.width_for(tile.len()),
+                pieces: first..pieces.len(),
+            });
+        }
+        Self {
+            len: list.len() * stride,
+            longest: pieces.iter().map(|piece| piece.len).max().unwrap_or(0),
+            list,
+            pieces,
+        }
+    }
+
+    /// Floats of all tiles.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &TilePlace> {
+        self.list.iter()
+    }
+
+    /// Writes what positions read to their tiles. `planes` starts at the first of `channels`
+    /// channels.
+    #[inline(always)]
+    pub(super) fn fill(&self, stage: &Stage, planes: &[f32], channels: usize, tiles: &mut [f32]) {
+        match self.longest {
+            0..=4 => self.copy::<4>(stage, planes, channels, tiles),
+            5..=8 => self.copy::<8>(stage, planes, channels, tiles),
+            _ => self.copy::<16>(stage, planes, channels, tiles),
+        }
+    }
+
+    /// Copies `N` floats at a time. What this writes beyond a piece, the next copies overwrite.
+    #[inline(always)]
+    fn copy<const N: usize>(
+        &self,
+        stage: &Stage,
+        planes: &[f32],
+        channels: usize,
+        tiles: &mut [f32],
+    ) {
+        let taps = stage.taps.len();
+        for channel in 0..channels {
+            let planes = &planes[channel * stage.channel..];
+            for tile in &self.list {
+                let rows = &mut tiles[tile.start + channel * taps * tile.width..];
+                let pieces = &self.pieces[tile.pieces.clone()];
+                let mut row = 0;
+                for tap in &stage.taps {
+                    let planes = &planes[*tap..];
+                    let rows = &mut rows[row..];
+                    for piece in pieces {
+                        copy_piece::<N>(piece, planes, rows);
+                    }
+                    row += tile.width;
+                }
+            }
         }
     }
 }
 
-/// Copies less than a whole piece, at the end of the source.
+#[inline(always)]
+fn copy_piece<const N: usize>(piece: &Piece, planes: &[f32], row: &mut [f32]) {
+    let mut done = 0;
+    while done < piece.len {
+        let source = planes[piece.place + done..].first_chunk::<N>();
+        let target = row[piece.column + done..].first_chunk_mut::<N>();
+        match (source, target) {
+            (Some(source), Some(target)) => *target = *source,
+            _ => copy_last(piece, done, planes, row),
+        }
+        done += N;
+    }
+}
+
+/// Copies from the end of the source.
 #[cold]
 #[inline(never)]
-fn copy_last(source: &[f32], target: &mut [f32]) {
+fn copy_last(piece: &Piece, done: usize, planes: &[f32], row: &mut [f32]) {
+    let source = &planes[piece.place + done..piece.place + piece.len];
+    let target = &mut row[piece.column + done..];
     for (target, source) in target.iter_mut().zip(source) {
         *target = *source;
     }

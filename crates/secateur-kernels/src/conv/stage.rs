@@ -2,7 +2,6 @@
 //! neighbouring positions read neighbouring places.
 
 use super::geometry::{Block, Correlation, Phases};
-use crate::tile::Segment;
 use std::ops::Range;
 
 /// Consecutive positions that read consecutive places.
@@ -42,13 +41,7 @@ impl Stage {
         let phases = [row_axis.phases(), column_axis.phases()];
         let rows = block.rows.len() + phases[0].reach;
         let columns = column_axis.positions + phases[1].reach;
-        let is_whole = |axis: usize| {
-            let (axis, phases) = (&correlation.axes[axis], &phases[axis]);
-            axis.step == 1
-                && phases.starts.first() == Some(&0)
-                && axis.positions + phases.reach == axis.source
-        };
-        let is_source = is_whole(0) && is_whole(1);
+        let is_source = correlation.is_whole();
         let image = phases[0].starts.len() * phases[1].starts.len() * rows * columns;
         let mut taps = Vec::with_capacity(correlation.taps());
         for &(phase_y, y) in &phases[0].taps {
@@ -79,6 +72,20 @@ impl Stage {
         }
     }
 
+    /// The place of each channel and tap at position zero.
+    pub(super) fn starts(&self, channels: usize) -> Vec<u32> {
+        let taps = |channel| {
+            let taps = self.taps.iter();
+            taps.map(move |tap| (channel * self.channel + tap) as u32)
+        };
+        (0..channels).flat_map(taps).collect()
+    }
+
+    /// Places from one row of positions to the next.
+    pub(super) fn row(&self) -> usize {
+        self.columns
+    }
+
     /// The runs of all positions of the block.
     pub(super) fn runs(&self) -> Vec<Run> {
         let [rows, width] = self.positions;
@@ -102,6 +109,41 @@ impl Stage {
             }
         }
         runs
+    }
+
+    /// Pixels of all images of the block: places of one channel, without what lies between images
+    /// of the source.
+    pub(super) fn pixels(&self) -> usize {
+        self.images * self.image_pixels()
+    }
+
+    pub(super) fn image_pixels(&self) -> usize {
+        if self.is_source {
+            self.rows * self.columns
+        } else {
+            self.image
+        }
+    }
+
+    /// Place of the first pixel, and number of pixels, of each range of consecutive places.
+    pub(super) fn pixel_ranges(&self) -> Vec<(usize, usize)> {
+        if self.is_source {
+            (0..self.images)
+                .map(|image| (self.start + image * self.image, self.image_pixels()))
+                .collect()
+        } else {
+            vec![(0, self.pixels())]
+        }
+    }
+
+    /// The runs of all positions of the block, by pixel instead of place.
+    pub(super) fn pixel_runs(&self) -> Vec<Run> {
+        let by_pixel = Self {
+            image: self.image_pixels(),
+            start: 0,
+            ..self.clone()
+        };
+        by_pixel.runs()
     }
 
     /// Copies `channels` of the source to `planes`: `[channel][image][phase][row][column]`.
@@ -188,16 +230,4 @@ impl Inside {
             }
         }
     }
-}
-
-/// Segments of a product over all positions of a block: rows of a panel of pixels in `a`, rows of a
-/// panel of positions in `b`.
-pub(super) fn segments(runs: &[Run]) -> Vec<Segment> {
-    runs.iter()
-        .map(|run| Segment {
-            a: run.place,
-            b: run.position,
-            len: run.len,
-        })
-        .collect()
 }

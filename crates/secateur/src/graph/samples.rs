@@ -4,7 +4,7 @@ use super::{
     Activation, Arithmetic, AutoPad, ConvAttrs, Dim, Graph, Node, Op, PadMode, PoolAttrs,
     SliceBounds, SpatialPads, ValueDecl,
 };
-use crate::tensor::{ElementType, Tensor};
+use crate::tensor::{ElementType, Floats, Tensor};
 use ndarray::{ArcArray, IxDyn};
 use std::collections::BTreeMap;
 
@@ -125,6 +125,29 @@ impl Builder {
         });
         self.graph
     }
+}
+
+/// `conv` with `weight`, then `norm` of scale 1 with the stored statistics `mean` and `variance` in
+/// each channel.
+pub(crate) fn conv_and_batch_norm(weight: Floats, mean: f32, variance: f32) -> Graph {
+    let mut b = Builder::new(weight.shape()[1]);
+    let (channels, kernel) = (weight.shape()[0], weight.shape()[2]);
+    b.conv(
+        "conv",
+        "x",
+        [channels, weight.shape()[1], kernel, kernel],
+        1,
+    );
+    let norm = b.batch_norm("norm", "conv", channels);
+    let mut graph = b.output(&norm);
+    let each = |value: f32| Tensor::F32(ArcArray::from_elem(IxDyn(&[channels]), value));
+    graph.initializers.extend([
+        ("conv.weight".to_owned(), Tensor::F32(weight)),
+        ("norm.scale".to_owned(), each(1.0)),
+        ("norm.mean".to_owned(), each(mean)),
+        ("norm.variance".to_owned(), each(variance)),
+    ]);
+    graph
 }
 
 /// VGG-16 without its head (Simonyan & Zisserman, configuration D).

@@ -64,7 +64,7 @@ pub(super) fn prune_in_rounds(
             round: 0,
             step: 0.0,
             size: exported_size(decomposed, context.prepared)?,
-            val_top1_cut: context.val.top1,
+            val_top1_cut: 0.0,
             val_top1: 0.0,
             drop: AccuracyDrop::default(),
             recovered: false,
@@ -224,12 +224,11 @@ fn cut_and_train(
         settings.prune.batch_norm_images,
         settings.seed,
     )?;
-    let after_cut = validation(context, &graph)?.top1;
     let round = Round {
         round: number,
         step,
         size: exported_size(&graph, context.prepared)?,
-        val_top1_cut: after_cut,
+        val_top1_cut: 0.0,
         val_top1: 0.0,
         drop: AccuracyDrop::default(),
         recovered: false,
@@ -280,7 +279,9 @@ fn window(
         check_every: 0,
         first_epoch: first_epoch(round.round),
     };
-    let (graph, _, scores) = train_and_score(context, graph, training)?;
+    let (graph, summary, scores) = train_and_score(context, graph, training)?;
+    // The first check is before training.
+    round.val_top1_cut = summary.checks.first().map_or(0.0, |check| check.val_top1);
     judge(context, &graph, &mut round)?;
     let state = RoundState {
         round,
@@ -310,21 +311,16 @@ fn train_and_score(
     scoring.train_and_score(graph, &factored_layers(graph), &config)
 }
 
-fn validation(context: &Context<'_>, graph: &Graph) -> Result<EngineAccuracy, PipelineError> {
-    let source = source(context.prepared, context.settings);
-    Ok(accuracy(
+/// Holds a trained network of a round against the accuracy targets.
+fn judge(context: &Context<'_>, graph: &Graph, round: &mut Round) -> Result<(), PipelineError> {
+    let found = accuracy(
         context.engine,
         graph,
         context.logits,
-        &source,
+        &source(context.prepared, context.settings),
         Split::Val,
         &Silent,
-    )?)
-}
-
-/// Holds a trained network of a round against the accuracy targets.
-fn judge(context: &Context<'_>, graph: &Graph, round: &mut Round) -> Result<(), PipelineError> {
-    let found = validation(context, graph)?;
+    )?;
     round.val_top1 = found.top1;
     round.drop = AccuracyDrop::between(&context.val.hits, &found.hits);
     round.accepted = spent(context, &round.drop).is_none_or(|spent| spent <= 1.0);

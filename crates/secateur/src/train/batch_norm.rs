@@ -217,47 +217,12 @@ mod tests {
     use super::*;
     use crate::data::{DataOptions, Dataset, Preprocess};
     use crate::exec::NativeEngine;
-    use crate::graph::{ConvAttrs, Node, ValueDecl};
-    use crate::tensor::ElementType;
+    use crate::graph::samples::conv_and_batch_norm;
 
-    /// A 1x1 convolution with weight and a batch norm with stored statistics.
+    /// A 1x1 convolution and a batch norm with stored statistics.
     fn network(weight: f32, mean: f32, variance: f32) -> Graph {
-        let node = |name: &str, op: Op, inputs: &[&str]| Node {
-            name: name.into(),
-            op,
-            inputs: inputs.iter().map(|&input| input.into()).collect(),
-            outputs: vec![name.into()],
-        };
-        let declared = |name: &str| ValueDecl {
-            name: name.into(),
-            element_type: ElementType::F32,
-            dims: None,
-        };
-        let norm = Op::BatchNormalization {
-            epsilon: 1e-5,
-            momentum: 0.9,
-        };
-        let number = |value: f64| vector(&[value]);
         let weight = Floats::from_elem(IxDyn(&[1, 1, 1, 1]), weight);
-        Graph {
-            name: "network".into(),
-            opset: 17,
-            inputs: vec![declared("x")],
-            outputs: vec![declared("norm")],
-            nodes: vec![
-                node("conv", Op::Conv(ConvAttrs::default()), &["x", "w", "b"]),
-                node("norm", norm, &["conv", "scale", "bias", "mean", "variance"]),
-            ],
-            initializers: BTreeMap::from([
-                ("w".to_owned(), Tensor::F32(weight)),
-                ("b".to_owned(), number(0.0)),
-                ("scale".to_owned(), number(1.0)),
-                ("bias".to_owned(), number(0.0)),
-                ("mean".to_owned(), number(f64::from(mean))),
-                ("variance".to_owned(), number(f64::from(variance))),
-            ]),
-            metadata: BTreeMap::new(),
-        }
+        conv_and_batch_norm(weight, mean, variance)
     }
 
     #[test]
@@ -276,7 +241,7 @@ mod tests {
         let engine = NativeEngine::new();
         let carry = |before: &Graph, after: &Graph| {
             let graph = carry_batch_norm(&engine, before, after, &source, 96, 1).unwrap();
-            ["mean", "variance"].map(|name| graph.float(name).unwrap()[[0]])
+            ["norm.mean", "norm.variance"].map(|name| graph.float(name).unwrap()[[0]])
         };
         // Stored statistics that are those of no images stay where nothing changes.
         let before = network(2.0, 7.0, 4.0);

@@ -200,68 +200,16 @@ mod tests {
     use super::*;
     use crate::data::{Augment, DataOptions, Dataset, Preprocess};
     use crate::exec::NativeEngine;
-    use crate::graph::{ConvAttrs, Dim, Node, Op, ValueDecl};
+    use crate::graph::samples::conv_and_batch_norm;
     use crate::progress::Silent;
-    use crate::tensor::{ElementType, Tensor};
     use crate::train::{NoCheckpoints, Rule, Schedule, channel_moments, training_batches};
     use ndarray::{ArcArray, IxDyn};
-    use std::collections::BTreeMap;
 
     /// A convolution and a batch norm whose stored statistics are not those of any images.
     fn features() -> Graph {
-        let channels = 4;
-        let weight = (0..channels * 9).map(|i| ((i * 7 % 11) as f32 - 5.0) / 5.0);
-        let vector = |value: f32| Tensor::F32(ArcArray::from_elem(IxDyn(&[channels]), value));
-        let weight = ArcArray::from_shape_vec(IxDyn(&[channels, 1, 3, 3]), weight.collect());
-        let declared = |name: &str, dims: [Dim; 4]| ValueDecl {
-            name: name.into(),
-            element_type: ElementType::F32,
-            dims: Some(dims.to_vec()),
-        };
-        let node = |name: &str, op: Op, inputs: &[&str], output: &str| Node {
-            name: name.into(),
-            op,
-            inputs: inputs.iter().map(|&input| input.into()).collect(),
-            outputs: vec![output.into()],
-        };
-        let norm = Op::BatchNormalization {
-            epsilon: 1e-5,
-            momentum: 0.9,
-        };
-        Graph {
-            name: "features".into(),
-            opset: 17,
-            inputs: vec![declared(
-                "x",
-                [Dim::Unknown, Dim::Fixed(1), Dim::Fixed(8), Dim::Fixed(8)],
-            )],
-            outputs: vec![declared(
-                "f",
-                [
-                    Dim::Unknown,
-                    Dim::Fixed(channels),
-                    Dim::Fixed(6),
-                    Dim::Fixed(6),
-                ],
-            )],
-            nodes: vec![
-                node("conv", Op::Conv(ConvAttrs::default()), &["x", "w"], "y"),
-                node(
-                    "norm",
-                    norm,
-                    &["y", "scale", "bias", "mean", "variance"],
-                    "f",
-                ),
-            ],
-            initializers: BTreeMap::from([
-                ("w".to_owned(), Tensor::F32(weight.unwrap())),
-                ("scale".to_owned(), vector(1.0)),
-                ("bias".to_owned(), vector(0.0)),
-                ("mean".to_owned(), vector(50.0)),
-                ("variance".to_owned(), vector(900.0)),
-            ]),
-            metadata: BTreeMap::new(),
-        }
+        let weight = (0..4 * 9).map(|i| ((i * 7 % 11) as f32 - 5.0) / 5.0);
+        let weight = ArcArray::from_shape_vec(IxDyn(&[4, 1, 3, 3]), weight.collect());
+        conv_and_batch_norm(weight.unwrap(), 50.0, 900.0)
     }
 
     #[test]
@@ -316,12 +264,12 @@ mod tests {
         assert_eq!(summary.fit.unwrap().best.step, 0, "the start is kept");
 
         let batches = training_batches(&source, n_images, 3).unwrap();
-        let values = ["y".to_owned()];
+        let values = ["conv".to_owned()];
         let measured =
             channel_moments(&engine, &graph, &values, BatchNormMode::Stored, batches).unwrap();
         for (name, wanted) in [
-            ("mean", &measured["y"].mean),
-            ("variance", &measured["y"].variance),
+            ("norm.mean", &measured["conv"].mean),
+            ("norm.variance", &measured["conv"].variance),
         ] {
             for (&got, &want) in new.float(name).unwrap().iter().zip(wanted) {
                 // One rounding to f32.

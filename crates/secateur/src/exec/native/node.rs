@@ -98,6 +98,19 @@ impl Call<'_> {
     }
 }
 
+/// Whether the output has the input's elements in their order.
+fn keeps_elements(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::Flatten { .. }
+            | Op::Reshape { .. }
+            | Op::Squeeze { .. }
+            | Op::Unsqueeze { .. }
+            | Op::Dropout { .. }
+            | Op::Identity
+    )
+}
+
 /// Computes the first output of a node.
 pub(super) fn forward(call: &Call<'_>) -> Result<(Floats, Option<Saved>), ExecError> {
     let plain = |value: Floats| (value, None);
@@ -113,28 +126,8 @@ pub(super) fn forward(call: &Call<'_>) -> Result<(Floats, Option<Saved>), ExecEr
         Op::Arithmetic(operation) => arithmetic::forward(call, *operation).map(plain),
         Op::MaxPool(attrs) => pool::max_forward(call, attrs).map(plain),
         Op::GlobalAveragePool => pool::global_average(call).map(plain),
-        Op::Flatten { .. }
-        | Op::Reshape { .. }
-        | Op::Squeeze { .. }
-        | Op::Unsqueeze { .. }
-        | Op::Dropout { .. }
-        | Op::Identity => call.reshaped(call.input(0)?.0, call.out_shape).map(plain),
-        Op::MatMul
-        | Op::PRelu
-        | Op::Sum
-        | Op::Concat { .. }
-        | Op::AveragePool(_)
-        | Op::ReduceMean { .. }
-        | Op::Transpose { .. }
-        | Op::Slice { .. }
-        | Op::Pad { .. }
-        | Op::Softmax(_)
-        | Op::LogSoftmax(_)
-        | Op::Lrn { .. }
-        | Op::Cast { .. }
-        | Op::Shape { .. }
-        | Op::Gather { .. }
-        | Op::ConstantOfShape { .. } => call.burn_forward(),
+        op if keeps_elements(op) => call.reshaped(call.input(0)?.0, call.out_shape).map(plain),
+        _ => call.burn_forward(),
     }
 }
 
@@ -177,32 +170,12 @@ pub(super) fn backward(
         Op::Arithmetic(operation) => arithmetic::backward(call, *operation, gradient, wanted),
         Op::MaxPool(attrs) => pool::max_backward(call, attrs, gradient),
         Op::GlobalAveragePool => pool::global_average_backward(call, gradient),
-        Op::Flatten { .. }
-        | Op::Reshape { .. }
-        | Op::Squeeze { .. }
-        | Op::Unsqueeze { .. }
-        | Op::Dropout { .. }
-        | Op::Identity => {
+        op if keeps_elements(op) => {
             let shape = call.input(0)?.0.shape();
             let mut gradients = vec![None; wanted.len()];
             gradients[0] = Some(call.reshaped(gradient, shape)?);
             Ok(gradients)
         }
-        Op::MatMul
-        | Op::PRelu
-        | Op::Sum
-        | Op::Concat { .. }
-        | Op::AveragePool(_)
-        | Op::ReduceMean { .. }
-        | Op::Transpose { .. }
-        | Op::Slice { .. }
-        | Op::Pad { .. }
-        | Op::Softmax(_)
-        | Op::LogSoftmax(_)
-        | Op::Lrn { .. }
-        | Op::Cast { .. }
-        | Op::Shape { .. }
-        | Op::Gather { .. }
-        | Op::ConstantOfShape { .. } => burn(),
+        _ => burn(),
     }
 }

@@ -242,6 +242,7 @@ impl WithSimd for Work<'_> {
             stage.len(deepest) + 2 * self.size.width + stage.row()
         };
         let planes = scratch.planes.floats(planes_len);
+        planes.fill(0.0);
         let b = scratch.b.floats(if is_flat { 0 } else { tiles.len() });
         let sums = scratch
             .sums

@@ -2,6 +2,7 @@
 //! neighbouring positions read neighbouring places.
 
 use super::geometry::{Block, Correlation, Phases};
+use crate::copy::copy_stepped;
 use std::ops::Range;
 
 /// Consecutive positions that read consecutive places.
@@ -146,7 +147,8 @@ impl Stage {
         by_pixel.runs()
     }
 
-    /// Copies `channels` of the source to `planes`: `[channel][image][phase][row][column]`.
+    /// Copies `channels` of the source to `planes`: `[channel][image][phase][row][column]`. What lies
+    /// outside of the source is left as it is: zero, if `planes` was cleared for this stage.
     pub(super) fn fill(
         &self,
         correlation: &Correlation,
@@ -162,23 +164,23 @@ impl Stage {
             .iter()
             .map(|&start| Inside::new(start, column_axis.step, self.columns, width))
             .collect();
-        let mut targets = planes.chunks_exact_mut(self.columns);
+        let mut targets = planes.chunks_exact_mut(self.rows * self.columns);
         for channel in channels {
             for image in block.images.clone() {
                 let plane =
                     image * correlation.image_lens()[0] + channel * correlation.source_plane();
                 let x = &x[plane..][..correlation.source_plane()];
                 for &start in &self.phases[0].starts {
+                    let first = start + (block.rows.start * row_axis.step) as isize;
+                    let rows = Inside::new(first, row_axis.step, self.rows, row_axis.source);
                     for inside in &columns {
-                        for row in 0..self.rows {
-                            let Some(target) = targets.next() else { return };
-                            let y = start + ((block.rows.start + row) * row_axis.step) as isize;
-                            match usize::try_from(y) {
-                                Ok(y) if y < row_axis.source => {
-                                    inside.copy(&x[y * width..][..width], target);
-                                }
-                                _ => target.fill(0.0),
-                            }
+                        let Some(target) = targets.next() else { return };
+                        let target = target.chunks_exact_mut(self.columns);
+                        let mut place = rows.place * width + inside.place;
+                        for target in target.take(rows.last).skip(rows.first) {
+                            let target = &mut target[inside.first..inside.last];
+                            copy_stepped(&x[place..], inside.step, target);
+                            place += row_axis.step * width;
                         }
                     }
                 }
@@ -192,42 +194,27 @@ impl Stage {
     }
 }
 
-/// The columns of a phase that lie inside the source.
+/// The rows or columns of a phase that lie inside the source.
 struct Inside {
     first: usize,
     last: usize,
-    /// The source's place of column `first`.
+    /// The source's place of `first`.
     place: usize,
     step: usize,
 }
 
 impl Inside {
-    fn new(start: isize, step: usize, columns: usize, width: usize) -> Self {
+    fn new(start: isize, step: usize, len: usize, source: usize) -> Self {
         let ahead = usize::try_from(-start).unwrap_or(0);
-        let first = ahead.div_ceil(step).min(columns);
+        let first = ahead.div_ceil(step).min(len);
         let place = start + (first * step) as isize;
-        let place = usize::try_from(place).unwrap_or(0).min(width);
-        let last = (first + (width - place).div_ceil(step)).min(columns);
+        let place = usize::try_from(place).unwrap_or(0).min(source);
+        let last = (first + (source - place).div_ceil(step)).min(len);
         Self {
             first,
             last,
             place,
             step,
-        }
-    }
-
-    #[inline(always)]
-    fn copy(&self, row: &[f32], target: &mut [f32]) {
-        target[..self.first].fill(0.0);
-        target[self.last..].fill(0.0);
-        let target = &mut target[self.first..self.last];
-        let row = &row[self.place..];
-        if self.step == 1 {
-            target.copy_from_slice(&row[..target.len()]);
-        } else {
-            for (target, value) in target.iter_mut().zip(row.iter().step_by(self.step)) {
-                *target = *value;
-            }
         }
     }
 }

@@ -153,6 +153,29 @@ fn convolutions_of_every_kind_equal_the_loop() {
         conv(3, 35, [35, 9, 10], 35, [3, 3], one, one, [1, 1, 1, 1]),
         conv(3, 35, [35, 9, 10], 35, [3, 3], [2, 2], one, [0, 0, 1, 1]),
         conv(2, 5, [5, 7, 7], 10, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(2, 12, [12, 3, 5], 12, [5, 3], [1, 2], [2, 1], [4, 1, 4, 1]),
+        conv(7, 3, [3, 1, 1], 3, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(1, 2, [2, 150, 90], 2, [3, 3], one, one, [1, 1, 1, 1]),
+        // One output channel, one more than a tile has, and many.
+        conv(3, 1, [5, 12, 12], 1, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(1, 1, [33, 7, 7], 33, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(3, 1, [9, 14, 14], 91, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(5, 1, [37, 14, 14], 15, [1, 1], one, one, [0; 4]),
+        conv(2, 1, [1, 28, 28], 49, [1, 1], one, one, [0; 4]),
+        // So many input channels that their sums are taken in parts.
+        conv(2, 1, [300, 5, 6], 17, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(11, 1, [700, 1, 1], 200, [1, 1], one, one, [0; 4]),
+        conv(19, 1, [130, 2, 2], 150, [3, 3], one, one, [1, 1, 1, 1]),
+        // One large image, whose rows are divided; wide kernels; no padding.
+        conv(1, 1, [3, 97, 101], 20, [7, 7], [2, 2], one, [3, 3, 3, 3]),
+        conv(1, 1, [2, 90, 90], 16, [3, 3], one, one, [0; 4]),
+        conv(1, 1, [2, 80, 70], 40, [3, 3], [3, 2], one, [1, 0, 2, 1]),
+        conv(1, 1, [1, 6, 300], 3, [1, 50], one, [1, 3], [0, 60, 0, 60]),
+        conv(2, 1, [3, 40, 40], 4, [3, 3], [3, 3], [2, 2], [0, 2, 1, 0]),
+        // Strides that skip inputs, also with taps that no input of a phase meets.
+        conv(3, 1, [4, 9, 9], 5, [1, 1], [3, 2], one, [0; 4]),
+        conv(3, 1, [4, 9, 9], 5, [2, 2], [4, 4], one, [1, 0, 0, 1]),
+        conv(2, 2, [8, 13, 13], 6, [3, 3], [2, 2], [2, 2], [2, 2, 2, 2]),
         // Padding wider than the plane.
         conv(2, 1, [2, 2, 2], 3, [5, 5], [2, 2], one, [4, 4, 4, 4]),
         conv(2, 2, [2, 1, 1], 2, [3, 3], one, one, [1, 1, 1, 1]),
@@ -168,11 +191,11 @@ proptest! {
     fn any_convolution_equals_the_loop(
         images in 1..40_usize,
         groups in 1..4_usize,
-        group_in in 1..5_usize,
-        group_out in 1..5_usize,
+        group_in in 1..12_usize,
+        group_out in 1..20_usize,
         size in (1..12_usize, 1..12_usize),
         kernel in (1..4_usize, 1..4_usize),
-        strides in (1..3_usize, 1..3_usize),
+        strides in (1..4_usize, 1..4_usize),
         dilations in (1..3_usize, 1..3_usize),
         pads in proptest::array::uniform4(0..4_usize),
     ) {
@@ -192,28 +215,87 @@ proptest! {
     }
 }
 
-#[test]
-fn threads_do_not_change_a_bit() {
-    let shape = conv(17, 1, [40, 6, 6], 30, [3, 3], [1, 1], [1, 1], [1, 1, 1, 1]);
-    let shape = shape.expect("the kernel fits");
+/// Forward, backward to the data and backward to the weight.
+fn results(shape: &ConvShape) -> [Vec<f32>; 3] {
     let x = numbers(shape.input_len(), 1);
     let w = numbers(shape.weight_len(), 2);
     let dy = numbers(shape.output_len(), 3);
+    let mut y = vec![f32::NAN; dy.len()];
+    let mut dx = vec![f32::NAN; x.len()];
+    let mut dw = vec![f32::NAN; w.len()];
+    forward(shape, &x, &w, None, &mut y);
+    backward_data(shape, &w, &dy, &mut dx);
+    backward_weight(shape, &x, &dy, &mut dw);
+    [y, dx, dw]
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let one = [1, 1];
+    let cases = [
+        conv(17, 1, [40, 6, 6], 30, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(64, 1, [300, 1, 1], 200, [1, 1], one, one, [0; 4]),
+        conv(2, 1, [16, 64, 64], 16, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(9, 1, [30, 16, 16], 50, [3, 3], [2, 2], one, [1, 1, 1, 1]),
+        conv(9, 30, [30, 16, 16], 30, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(5, 4, [32, 20, 20], 64, [3, 3], one, one, [1, 1, 1, 1]),
+    ];
+    let x = numbers(17 * 40 * 36, 1);
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.expect("threads").install(|| {
-            let mut y = vec![0.0; dy.len()];
-            let mut dx = vec![0.0; x.len()];
-            let mut dw = vec![0.0; w.len()];
-            forward(&shape, &x, &w, None, &mut y);
-            backward_data(&shape, &w, &dy, &mut dx);
-            backward_weight(&shape, &x, &dy, &mut dw);
-            (y, dx, dw, channel::moments(40, 36, &x))
+            let convolutions = cases.map(|shape| results(&shape.expect("the kernel fits")));
+            (convolutions, channel::moments(40, 36, &x))
         })
     };
     let one = run(1);
     for threads in [2, 3, 8] {
         assert!(run(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn former_calls_leave_nothing_behind() {
+    let one = [1, 1];
+    let pads = [1, 1, 1, 1];
+    let cases = [
+        conv(3, 1, [20, 9, 9], 17, [3, 3], one, one, pads),
+        conv(3, 1, [20, 9, 9], 17, [3, 3], [2, 2], one, pads),
+        conv(1, 1, [3, 40, 40], 9, [3, 3], one, one, pads),
+        conv(3, 20, [20, 9, 9], 20, [3, 3], one, one, pads),
+        conv(3, 1, [20, 9, 9], 17, [1, 1], one, one, [0; 4]),
+    ];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.expect("a thread").install(|| {
+        let larger = conv(5, 1, [40, 14, 14], 50, [3, 3], one, one, pads);
+        for spoilt in [larger, cases[0], cases[3]] {
+            let spoilt = spoilt.expect("the kernel fits");
+            let [x, w, y] = [spoilt.input_len(), spoilt.weight_len(), spoilt.output_len()]
+                .map(|len| vec![f32::NAN; len]);
+            forward(&spoilt, &x, &w, None, &mut y.clone());
+            backward_data(&spoilt, &w, &y, &mut x.clone());
+            backward_weight(&spoilt, &x, &y, &mut w.clone());
+            for shape in cases {
+                check(&shape.expect("the kernel fits"));
+            }
+        }
+    });
+}
+
+/// Runs the other tests of this file again with lesser instruction sets than the best one.
+#[test]
+fn every_instruction_set_passes() {
+    const VARIABLE: &str = "SECATEUR_SIMD";
+    if std::env::var_os(VARIABLE).is_some() {
+        return;
+    }
+    for name in ["avx2", "scalar"] {
+        let tests = std::env::current_exe().expect("this program");
+        let output = std::process::Command::new(tests)
+            .env(VARIABLE, name)
+            .output()
+            .expect("the tests run");
+        assert!(output.status.success(), "{name}: {output:?}");
     }
 }
 

@@ -149,6 +149,7 @@ impl Stage {
 
     /// Copies `channels` of the source to `planes`: `[channel][image][phase][row][column]`. What lies
     /// outside of the source is left as it is: zero, if `planes` was cleared for this stage.
+    #[inline(always)]
     pub(super) fn fill(
         &self,
         correlation: &Correlation,

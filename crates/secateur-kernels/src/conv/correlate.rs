@@ -4,6 +4,7 @@ use super::depthwise;
 use super::geometry::{Block, Blocks, Correlation, PARTS, ranges};
 use super::pack::{Kernel, Tiles, WeightPlan, Weights};
 use super::stage::{Run, Stage};
+use crate::copy::add_constant;
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
 use crate::tile::{Former, Rows, Tile, TileSize};
@@ -299,7 +300,7 @@ impl WithSimd for Work<'_> {
                 size: self.size,
                 runs: &runs,
             };
-            writer.write(simd, sums, &mut self.part.target);
+            writer.write(sums, &mut self.part.target);
         }
     }
 }
@@ -356,7 +357,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     #[inline(always)]
-    fn write<S: Simd>(&self, simd: S, sums: &[f32], target: &mut Target<'_>) {
+    fn write(&self, sums: &[f32], target: &mut Target<'_>) {
         let plane_len = self.correlation.target_plane();
         let step = self.correlation.target_steps[1];
         let width = self.size.width;
@@ -376,7 +377,7 @@ impl Writer<'_> {
                     let sums = &sums[start..][..len];
                     let (part, after) = plane.split_at_mut((len * step).min(plane.len()));
                     if step == 1 {
-                        add_bias(simd, sums, bias, part);
+                        add_constant(sums, bias, part);
                     } else {
                         for (value, sum) in part.iter_mut().step_by(step).zip(sums) {
                             *value = sum + bias;
@@ -389,17 +390,5 @@ impl Writer<'_> {
                 }
             }
         }
-    }
-}
-
-#[inline(always)]
-fn add_bias<S: Simd>(simd: S, sums: &[f32], bias: f32, target: &mut [f32]) {
-    let ((sums, last_sums), (target, last)) = (S::as_simd_f32s(sums), S::as_mut_simd_f32s(target));
-    let all = simd.splat_f32s(bias);
-    for (value, sum) in target.iter_mut().zip(sums) {
-        *value = simd.add_f32s(*sum, all);
-    }
-    for (value, sum) in last.iter_mut().zip(last_sums) {
-        *value = sum + bias;
     }
 }

@@ -160,29 +160,31 @@ impl Stage {
     ) {
         let [row_axis, column_axis] = &correlation.axes;
         let width = column_axis.source;
-        let columns: Vec<Inside> = self.phases[1]
-            .starts
-            .iter()
-            .map(|&start| Inside::new(start, column_axis.step, self.columns, width))
+        let step = row_axis.step;
+        let ahead = (block.rows.start * step) as isize;
+        let rows = self.phases[0].starts.iter();
+        let rows = rows.map(|start| Inside::new(start + ahead, step, self.rows, row_axis.source));
+        let columns = self.phases[1].starts.iter();
+        let columns =
+            columns.map(|&start| Inside::new(start, column_axis.step, self.columns, width));
+        let columns: Vec<Inside> = columns.collect();
+        let phases: Vec<(Inside, Inside)> = rows
+            .flat_map(|rows| columns.iter().map(move |columns| (rows, *columns)))
             .collect();
+        let [image_len, _] = correlation.image_lens();
+        let plane = correlation.source_plane();
         let mut targets = planes.chunks_exact_mut(self.rows * self.columns);
         for channel in channels {
             for image in block.images.clone() {
-                let plane =
-                    image * correlation.image_lens()[0] + channel * correlation.source_plane();
-                let x = &x[plane..][..correlation.source_plane()];
-                for &start in &self.phases[0].starts {
-                    let first = start + (block.rows.start * row_axis.step) as isize;
-                    let rows = Inside::new(first, row_axis.step, self.rows, row_axis.source);
-                    for inside in &columns {
-                        let Some(target) = targets.next() else { return };
-                        let target = target.chunks_exact_mut(self.columns);
-                        let mut place = rows.place * width + inside.place;
-                        for target in target.take(rows.last).skip(rows.first) {
-                            let target = &mut target[inside.first..inside.last];
-                            copy_stepped(&x[place..], inside.step, target);
-                            place += row_axis.step * width;
-                        }
+                let x = &x[image * image_len + channel * plane..][..plane];
+                for ((rows, columns), target) in phases.iter().zip(&mut targets) {
+                    let target = &mut target[rows.first * self.columns..];
+                    let target = target.chunks_exact_mut(self.columns);
+                    let mut place = rows.place * width + columns.place;
+                    for target in target.take(rows.last - rows.first) {
+                        let target = &mut target[columns.first..columns.last];
+                        copy_stepped(&x[place..], columns.step, target);
+                        place += step * width;
                     }
                 }
             }
@@ -196,6 +198,7 @@ impl Stage {
 }
 
 /// The rows or columns of a phase that lie inside the source.
+#[derive(Clone, Copy)]
 struct Inside {
     first: usize,
     last: usize,

@@ -359,3 +359,62 @@ fn max_pooling_takes_the_first_largest_and_sends_the_gradient_there() {
     ];
     assert_eq!(dx, want);
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn any_max_pooling_equals_the_loop(
+        planes in 1..20_usize,
+        size in (1..40_usize, 1..40_usize),
+        kernel in (1..4_usize, 1..4_usize),
+        strides in (1..4_usize, 1..4_usize),
+        dilations in (1..3_usize, 1..3_usize),
+        before in (0..4_usize, 0..4_usize),
+        output in (1..20_usize, 1..20_usize),
+        special in proptest::sample::select(vec![0.5, f32::NAN, f32::NEG_INFINITY]),
+    ) {
+        let shape = PoolShape {
+            input: [size.0, size.1],
+            output: [output.0, output.1],
+            window: Window {
+                kernel: [kernel.0, kernel.1],
+                strides: [strides.0, strides.1],
+                dilations: [dilations.0, dilations.1],
+                before: [before.0, before.1],
+            },
+        };
+        // Few different values, so that there are ties.
+        let x: Vec<f32> = numbers(planes * size.0 * size.1, 1)
+            .iter()
+            .map(|v| if *v > 0.8 { special } else { (v * 3.0).round() })
+            .collect();
+        let dy = numbers(planes * output.0 * output.1, 2);
+        let mut y = vec![0.0; dy.len()];
+        let mut dx = vec![f32::NAN; x.len()];
+        max_forward(&shape, &x, &mut y);
+        max_backward(&shape, &x, &dy, &mut dx);
+        let mut want = vec![0.0; x.len()];
+        for (k, y) in y.iter().enumerate() {
+            let (plane, row) = (k / (output.0 * output.1), k / output.1 % output.0);
+            let mut best: Option<usize> = None;
+            for (i, j) in (0..kernel.0).flat_map(|i| (0..kernel.1).map(move |j| (i, j))) {
+                let r = row * strides.0 + i * dilations.0;
+                let c = k % output.1 * strides.1 + j * dilations.1;
+                if r < before.0 || c < before.1 || r - before.0 >= size.0 || c - before.1 >= size.1 {
+                    continue;
+                }
+                let index = (plane * size.0 + r - before.0) * size.1 + c - before.1;
+                let wins = |b: usize| x[index] > x[b] || x[index].is_nan() && !x[b].is_nan();
+                if best.is_none_or(wins) {
+                    best = Some(index);
+                }
+            }
+            let largest = best.map_or(f32::NEG_INFINITY, |best| x[best]);
+            prop_assert!(largest.to_bits() == y.to_bits() || largest.is_nan() && y.is_nan());
+            if let Some(best) = best {
+                want[best] += dy[k];
+            }
+        }
+        prop_assert_eq!(dx, want);
+    }
+}

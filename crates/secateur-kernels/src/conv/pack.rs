@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows of a product that stay in the first-level cache.
-const DEPTH: usize = 288;
+const DEPTH: usize = 384;
 
 /// The weights of a correlation: for each group, range of channels and panel of outputs, one row of
 /// the panel's outputs for each channel and tap.

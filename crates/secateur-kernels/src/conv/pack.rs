@@ -221,8 +221,8 @@ impl Tiles {
         self.len
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &TilePlace> {
-        self.list.iter()
+    pub(super) fn list(&self) -> &[TilePlace] {
+        &self.list
     }
 
     /// Writes what positions read to their tiles. `planes` starts at the first of `channels`

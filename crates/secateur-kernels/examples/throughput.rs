@@ -198,17 +198,11 @@ fn main() {
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
         let patch = case.channels[0] / case.groups * case.kernel * case.kernel;
         let flops = 2.0 * (shape.output_len() * patch) as f64;
-        let mut results = vec![];
-        let op = std::env::args().nth(2).unwrap_or("fdw".into());
-        if op.contains("f") {
-            results.push(measure(flops, || forward(&shape, &x, &w, None, &mut y)));
-        }
-        if op.contains("d") {
-            results.push(measure(flops, || backward_data(&shape, &w, &dy, &mut dx)));
-        }
-        if op.contains("w") {
-            results.push(measure(flops, || backward_weight(&shape, &x, &dy, &mut dw)));
-        }
+        let results = [
+            measure(flops, || forward(&shape, &x, &w, None, &mut y)),
+            measure(flops, || backward_data(&shape, &w, &dy, &mut dx)),
+            measure(flops, || backward_weight(&shape, &x, &dy, &mut dw)),
+        ];
         print!("{name:<34}");
         for (rate, ratio) in results {
             print!(" {rate:>8.1} {:>4.0}%", 100.0 * ratio);

@@ -1,7 +1,7 @@
 //! What is done channel by channel, on values `[images, channels, positions]`.
 
 use crate::elementwise::sum_of;
-use pulp::Arch;
+use crate::level::dispatch;
 use rayon::prelude::*;
 
 /// Planes that one part of the work takes.
@@ -83,7 +83,7 @@ pub fn sums(
     (0..channels)
         .into_par_iter()
         .map(|channel| {
-            Arch::new().dispatch(
+            dispatch(
                 #[inline(always)]
                 || {
                     let mut sum = 0.0;
@@ -139,7 +139,7 @@ fn each_plane(positions: usize, y: &mut [f32], work: impl Fn(usize, &mut [f32]) 
     y.par_chunks_mut(planes * positions)
         .enumerate()
         .for_each(|(part, y)| {
-            Arch::new().dispatch(
+            dispatch(
                 #[inline(always)]
                 || {
                     for (index, y) in y.chunks_exact_mut(positions).enumerate() {

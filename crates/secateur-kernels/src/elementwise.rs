@@ -1,6 +1,6 @@
 //! Functions of one and two arrays, element by element.
 
-use pulp::Arch;
+use crate::level::dispatch;
 use rayon::prelude::*;
 
 /// Elements that one part of the work takes.
@@ -15,7 +15,7 @@ pub fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     y.par_chunks_mut(PART)
         .zip(x.par_chunks(PART))
         .for_each(|(y, x)| {
-            Arch::new().dispatch(
+            dispatch(
                 #[inline(always)]
                 || {
                     for (y, x) in y.iter_mut().zip(x) {
@@ -35,7 +35,7 @@ pub fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     y.par_chunks_mut(PART)
         .zip(x.par_chunks(PART))
         .for_each(|(y, x)| {
-            Arch::new().dispatch(
+            dispatch(
                 #[inline(always)]
                 || {
                     for (y, x) in y.iter_mut().zip(x) {
@@ -55,7 +55,7 @@ pub fn zip(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sy
     y.par_chunks_mut(PART)
         .zip(a.par_chunks(PART).zip(b.par_chunks(PART)))
         .for_each(|(y, (a, b))| {
-            Arch::new().dispatch(
+            dispatch(
                 #[inline(always)]
                 || {
                     for (y, (a, b)) in y.iter_mut().zip(a.iter().zip(b)) {

@@ -7,6 +7,7 @@
 
 pub mod channel;
 pub mod conv;
+mod copy;
 pub mod elementwise;
 mod level;
 pub mod pool;

@@ -1,7 +1,10 @@
 //! Max pooling of planes.
 
 use crate::Window;
+use crate::level::dispatch;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Shapes of a pooling. Planes are images times channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,15 +23,13 @@ pub struct PoolShape {
 /// Where the lengths are not of the same number of planes.
 pub fn max_forward(shape: &PoolShape, x: &[f32], y: &mut [f32]) {
     let (plane_in, plane_out) = check(shape, x.len(), y.len());
-    let taps = Taps::new(shape);
     y.par_chunks_mut(plane_out)
         .zip(x.par_chunks(plane_in))
         .with_min_len(8)
-        .for_each(|(y, x)| {
-            taps.each_largest(x, |position, largest| {
-                y[position] = largest.map_or(f32::NEG_INFINITY, |index| x[index]);
-            });
-        });
+        .for_each_init(
+            || Rows::new(shape),
+            |rows, (y, x)| dispatch(Forward { rows, x, y }),
+        );
 }
 
 /// `dx`: each gradient goes to the first of the largest inputs under its window.
@@ -38,86 +39,165 @@ pub fn max_forward(shape: &PoolShape, x: &[f32], y: &mut [f32]) {
 pub fn max_backward(shape: &PoolShape, x: &[f32], dy: &[f32], dx: &mut [f32]) {
     let (plane_in, plane_out) = check(shape, x.len(), dy.len());
     assert_eq!(x.len(), dx.len(), "lengths");
-    let taps = Taps::new(shape);
     dx.par_chunks_mut(plane_in)
         .zip(x.par_chunks(plane_in).zip(dy.par_chunks(plane_out)))
         .with_min_len(8)
-        .for_each(|(dx, (x, dy))| {
-            dx.fill(0.0);
-            taps.each_largest(x, |position, largest| {
-                if let Some(index) = largest {
-                    dx[index] += dy[position];
+        .for_each_init(
+            || Rows::new(shape),
+            |rows, (dx, (x, dy))| dispatch(Backward { rows, x, dy, dx }),
+        );
+}
+
+/// One plane of [`max_forward`].
+struct Forward<'a, 's> {
+    rows: &'a mut Rows<'s>,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl WithSimd for Forward<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let width = self.rows.largest.len();
+        for (row, y) in self.y.chunks_exact_mut(width).enumerate() {
+            self.rows.find_largest(self.x, row);
+            y.copy_from_slice(&self.rows.largest);
+        }
+    }
+}
+
+/// One plane of [`max_backward`].
+struct Backward<'a, 's> {
+    rows: &'a mut Rows<'s>,
+    x: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl WithSimd for Backward<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.dx.fill(0.0);
+        let width = self.rows.largest.len();
+        for (row, dy) in self.dy.chunks_exact(width).enumerate() {
+            self.rows.find_largest(self.x, row);
+            for (index, dy) in self.rows.indices().zip(dy) {
+                // A window without inputs has no such index.
+                if let Some(dx) = self.dx.get_mut(index) {
+                    *dx += *dy;
                 }
-            });
-        });
-}
-
-/// The taps that lie inside the plane, for each output row and column.
-struct Taps {
-    width: usize,
-    dilations: [usize; 2],
-    rows: Vec<Run>,
-    columns: Vec<Run>,
-}
-
-/// Taps inside the plane along one axis: the first one's input index, and their number.
-#[derive(Clone, Copy)]
-struct Run {
-    first: usize,
-    len: usize,
-}
-
-impl Taps {
-    fn new(shape: &PoolShape) -> Self {
-        let run = |axis: usize, output: usize| {
-            let window = &shape.window;
-            let inside = |tap: usize| {
-                (output * window.strides[axis] + tap * window.dilations[axis])
-                    .checked_sub(window.before[axis])
-                    .filter(|&index| index < shape.input[axis])
-            };
-            let mut taps = (0..window.kernel[axis]).filter_map(inside);
-            match taps.next() {
-                Some(first) => Run {
-                    first,
-                    len: 1 + taps.count(),
-                },
-                None => Run { first: 0, len: 0 },
             }
+        }
+    }
+}
+
+/// No input lies under the window.
+const NONE: i32 = i32::MIN;
+
+/// The largest inputs of one row of outputs.
+struct Rows<'a> {
+    shape: &'a PoolShape,
+    largest: Vec<f32>,
+    /// Input index of the largest, less the output's column times the stride; or [`NONE`].
+    places: Vec<i32>,
+    /// For each tap of a row, the outputs for which it lies inside the plane, and the first of its
+    /// input columns.
+    taps: Vec<(Range<usize>, usize)>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(shape: &'a PoolShape) -> Self {
+        let window = &shape.window;
+        let tap = |tap: usize| {
+            let outputs = window.columns(tap, shape.output[1], shape.input[1]);
+            let distance = outputs.start * window.strides[1] + tap * window.dilations[1];
+            (outputs, distance.saturating_sub(window.before[1]))
         };
-        let runs = |axis: usize| (0..shape.output[axis]).map(|o| run(axis, o)).collect();
         Self {
-            width: shape.input[1],
-            dilations: shape.window.dilations,
-            rows: runs(0),
-            columns: runs(1),
+            shape,
+            taps: (0..window.kernel[1]).map(tap).collect(),
+            largest: vec![0.0; shape.output[1]],
+            places: vec![NONE; shape.output[1]],
         }
     }
 
-    /// Calls `work` for every output with the index of the first of the largest inputs under its
-    /// window. A NaN wins.
+    /// Finds the first of the largest inputs under each window of that row of outputs. A NaN wins.
     #[inline(always)]
-    fn each_largest(&self, x: &[f32], mut work: impl FnMut(usize, Option<usize>)) {
-        let mut position = 0;
-        for rows in &self.rows {
-            for columns in &self.columns {
-                let mut best: Option<(usize, f32)> = None;
-                for row in 0..rows.len {
-                    let row = (rows.first + row * self.dilations[0]) * self.width;
-                    for column in 0..columns.len {
-                        let index = row + columns.first + column * self.dilations[1];
-                        let value = x[index];
-                        let wins = |best: f32| value > best || value.is_nan() && !best.is_nan();
-                        if best.is_none_or(|(_, best)| wins(best)) {
-                            best = Some((index, value));
+    fn find_largest(&mut self, x: &[f32], row: usize) {
+        let PoolShape { input, window, .. } = self.shape;
+        let [_, stride] = window.strides;
+        self.largest.fill(f32::NEG_INFINITY);
+        self.places.fill(NONE);
+        for tap_y in 0..window.kernel[0] {
+            let Some(y) = window.row(row, tap_y, input[0]) else {
+                continue;
+            };
+            let x = &x[y * input[1]..][..input[1]];
+            for (outputs, first) in &self.taps {
+                if outputs.is_empty() {
+                    continue;
+                }
+                let (outputs, first) = (outputs.clone(), *first);
+                let place = (y * input[1] + first) as i32 - (outputs.start * stride) as i32;
+                let largest = &mut self.largest[outputs.clone()];
+                let places = &mut self.places[outputs];
+                match stride {
+                    1 => take_larger(&x[first..], |x| *x, place, largest, places),
+                    2 => {
+                        // The last output may read the row's last input, which has no neighbour.
+                        let (pairs, _) = x[first..].as_chunks::<2>();
+                        take_larger(pairs, |[x, _]| *x, place, largest, places);
+                        if let (Some(largest), Some(places)) = (
+                            largest.get_mut(pairs.len()..),
+                            places.get_mut(pairs.len()..),
+                        ) {
+                            let rest = &x[first + 2 * pairs.len()..];
+                            take_larger(rest, |x| *x, place, largest, places);
+                        }
+                    }
+                    _ => {
+                        let x = x[first..].chunks(stride);
+                        for ((x, largest), found) in x.zip(largest).zip(places) {
+                            take(x[0], place, largest, found);
                         }
                     }
                 }
-                work(position, best.map(|(index, _)| index));
-                position += 1;
             }
         }
     }
+
+    /// The input index of each output's largest input; one that is too large where there is none.
+    #[inline(always)]
+    fn indices(&self) -> impl Iterator<Item = usize> {
+        let stride = self.shape.window.strides[1] as i32;
+        let places = self.places.iter().enumerate();
+        places.map(move |(column, place)| place.wrapping_add(column as i32 * stride) as usize)
+    }
+}
+
+#[inline(always)]
+fn take_larger<T>(
+    values: &[T],
+    value: impl Fn(&T) -> f32,
+    place: i32,
+    largest: &mut [f32],
+    places: &mut [i32],
+) {
+    for ((input, largest), found) in values.iter().zip(largest).zip(places) {
+        take(value(input), place, largest, found);
+    }
+}
+
+#[inline(always)]
+fn take(value: f32, place: i32, largest: &mut f32, found: &mut i32) {
+    let is_first = *found == NONE;
+    let wins = is_first | (value > *largest) | (value.is_nan() & !largest.is_nan());
+    *largest = if wins { value } else { *largest };
+    *found = if wins { place } else { *found };
 }
 
 fn check(shape: &PoolShape, x: usize, y: usize) -> (usize, usize) {

@@ -153,6 +153,31 @@ fn convolutions_of_every_kind_equal_the_loop() {
         conv(3, 35, [35, 9, 10], 35, [3, 3], one, one, [1, 1, 1, 1]),
         conv(3, 35, [35, 9, 10], 35, [3, 3], [2, 2], one, [0, 0, 1, 1]),
         conv(2, 5, [5, 7, 7], 10, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(2, 12, [12, 3, 5], 12, [5, 3], [1, 2], [2, 1], [4, 1, 4, 1]),
+        conv(7, 3, [3, 1, 1], 3, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(1, 2, [2, 150, 90], 2, [3, 3], one, one, [1, 1, 1, 1]),
+        // One output channel, one more than a tile has, and many.
+        conv(3, 1, [5, 12, 12], 1, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(1, 1, [33, 7, 7], 33, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(3, 1, [9, 14, 14], 91, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(5, 1, [37, 14, 14], 15, [1, 1], one, one, [0; 4]),
+        conv(2, 1, [1, 28, 28], 49, [1, 1], one, one, [0; 4]),
+        // So many input channels that their sums are taken in parts.
+        conv(2, 1, [300, 5, 6], 17, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(11, 1, [700, 1, 1], 200, [1, 1], one, one, [0; 4]),
+        conv(19, 1, [130, 2, 2], 150, [3, 3], one, one, [1, 1, 1, 1]),
+        // One large image, whose rows are divided; wide kernels; no padding.
+        conv(1, 1, [3, 97, 101], 20, [7, 7], [2, 2], one, [3, 3, 3, 3]),
+        conv(1, 1, [2, 90, 90], 16, [3, 3], one, one, [0; 4]),
+        conv(1, 1, [2, 80, 70], 40, [3, 3], [3, 2], one, [1, 0, 2, 1]),
+        conv(1, 1, [1, 6, 300], 3, [1, 50], one, [1, 3], [0, 60, 0, 60]),
+        conv(2, 1, [3, 40, 40], 4, [3, 3], [3, 3], [2, 2], [0, 2, 1, 0]),
+        // A tile that ends within a row of every second place of the target.
+        conv(3, 1, [2, 4, 6], 1, [1, 1], [1, 2], one, [0; 4]),
+        // Strides that skip inputs, also with taps that no input of a phase meets.
+        conv(3, 1, [4, 9, 9], 5, [1, 1], [3, 2], one, [0; 4]),
+        conv(3, 1, [4, 9, 9], 5, [2, 2], [4, 4], one, [1, 0, 0, 1]),
+        conv(2, 2, [8, 13, 13], 6, [3, 3], [2, 2], [2, 2], [2, 2, 2, 2]),
         // Padding wider than the plane.
         conv(2, 1, [2, 2, 2], 3, [5, 5], [2, 2], one, [4, 4, 4, 4]),
         conv(2, 2, [2, 1, 1], 2, [3, 3], one, one, [1, 1, 1, 1]),
@@ -168,11 +193,11 @@ proptest! {
     fn any_convolution_equals_the_loop(
         images in 1..40_usize,
         groups in 1..4_usize,
-        group_in in 1..5_usize,
-        group_out in 1..5_usize,
+        group_in in 1..12_usize,
+        group_out in 1..20_usize,
         size in (1..12_usize, 1..12_usize),
         kernel in (1..4_usize, 1..4_usize),
-        strides in (1..3_usize, 1..3_usize),
+        strides in (1..4_usize, 1..4_usize),
         dilations in (1..3_usize, 1..3_usize),
         pads in proptest::array::uniform4(0..4_usize),
     ) {
@@ -192,28 +217,87 @@ proptest! {
     }
 }
 
-#[test]
-fn threads_do_not_change_a_bit() {
-    let shape = conv(17, 1, [40, 6, 6], 30, [3, 3], [1, 1], [1, 1], [1, 1, 1, 1]);
-    let shape = shape.expect("the kernel fits");
+/// Forward, backward to the data and backward to the weight.
+fn results(shape: &ConvShape) -> [Vec<f32>; 3] {
     let x = numbers(shape.input_len(), 1);
     let w = numbers(shape.weight_len(), 2);
     let dy = numbers(shape.output_len(), 3);
+    let mut y = vec![f32::NAN; dy.len()];
+    let mut dx = vec![f32::NAN; x.len()];
+    let mut dw = vec![f32::NAN; w.len()];
+    forward(shape, &x, &w, None, &mut y);
+    backward_data(shape, &w, &dy, &mut dx);
+    backward_weight(shape, &x, &dy, &mut dw);
+    [y, dx, dw]
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let one = [1, 1];
+    let cases = [
+        conv(17, 1, [40, 6, 6], 30, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(64, 1, [300, 1, 1], 200, [1, 1], one, one, [0; 4]),
+        conv(2, 1, [16, 64, 64], 16, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(9, 1, [30, 16, 16], 50, [3, 3], [2, 2], one, [1, 1, 1, 1]),
+        conv(9, 30, [30, 16, 16], 30, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(5, 4, [32, 20, 20], 64, [3, 3], one, one, [1, 1, 1, 1]),
+    ];
+    let x = numbers(17 * 40 * 36, 1);
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.expect("threads").install(|| {
-            let mut y = vec![0.0; dy.len()];
-            let mut dx = vec![0.0; x.len()];
-            let mut dw = vec![0.0; w.len()];
-            forward(&shape, &x, &w, None, &mut y);
-            backward_data(&shape, &w, &dy, &mut dx);
-            backward_weight(&shape, &x, &dy, &mut dw);
-            (y, dx, dw, channel::moments(40, 36, &x))
+            let convolutions = cases.map(|shape| results(&shape.expect("the kernel fits")));
+            (convolutions, channel::moments(40, 36, &x))
         })
     };
     let one = run(1);
     for threads in [2, 3, 8] {
         assert!(run(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn former_calls_leave_nothing_behind() {
+    let one = [1, 1];
+    let pads = [1, 1, 1, 1];
+    let cases = [
+        conv(3, 1, [20, 9, 9], 17, [3, 3], one, one, pads),
+        conv(3, 1, [20, 9, 9], 17, [3, 3], [2, 2], one, pads),
+        conv(1, 1, [3, 40, 40], 9, [3, 3], one, one, pads),
+        conv(3, 20, [20, 9, 9], 20, [3, 3], one, one, pads),
+        conv(3, 1, [20, 9, 9], 17, [1, 1], one, one, [0; 4]),
+    ];
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.expect("a thread").install(|| {
+        let larger = conv(5, 1, [40, 14, 14], 50, [3, 3], one, one, pads);
+        for spoilt in [larger, cases[0], cases[3]] {
+            let spoilt = spoilt.expect("the kernel fits");
+            let [x, w, y] = [spoilt.input_len(), spoilt.weight_len(), spoilt.output_len()]
+                .map(|len| vec![f32::NAN; len]);
+            forward(&spoilt, &x, &w, None, &mut y.clone());
+            backward_data(&spoilt, &w, &y, &mut x.clone());
+            backward_weight(&spoilt, &x, &y, &mut w.clone());
+            for shape in cases {
+                check(&shape.expect("the kernel fits"));
+            }
+        }
+    });
+}
+
+/// Runs the other tests of this file again with lesser instruction sets than the best one.
+#[test]
+fn every_instruction_set_passes() {
+    const VARIABLE: &str = "SECATEUR_SIMD";
+    if std::env::var_os(VARIABLE).is_some() {
+        return;
+    }
+    for name in ["avx2", "scalar"] {
+        let tests = std::env::current_exe().expect("this program");
+        let output = std::process::Command::new(tests)
+            .env(VARIABLE, name)
+            .output()
+            .expect("the tests run");
+        assert!(output.status.success(), "{name}: {output:?}");
     }
 }
 
@@ -276,4 +360,63 @@ fn max_pooling_takes_the_first_largest_and_sends_the_gradient_there() {
         5.0, 0.0, 6.0, 7.0, 0.0, 8.0, 0.0, 0.0, 0.0,
     ];
     assert_eq!(dx, want);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn any_max_pooling_equals_the_loop(
+        planes in 1..20_usize,
+        size in (1..40_usize, 1..40_usize),
+        kernel in (1..4_usize, 1..4_usize),
+        strides in (1..4_usize, 1..4_usize),
+        dilations in (1..3_usize, 1..3_usize),
+        before in (0..4_usize, 0..4_usize),
+        output in (1..20_usize, 1..20_usize),
+        special in proptest::sample::select(vec![0.5, f32::NAN, f32::NEG_INFINITY]),
+    ) {
+        let shape = PoolShape {
+            input: [size.0, size.1],
+            output: [output.0, output.1],
+            window: Window {
+                kernel: [kernel.0, kernel.1],
+                strides: [strides.0, strides.1],
+                dilations: [dilations.0, dilations.1],
+                before: [before.0, before.1],
+            },
+        };
+        // Few different values, so that there are ties.
+        let x: Vec<f32> = numbers(planes * size.0 * size.1, 1)
+            .iter()
+            .map(|v| if *v > 0.8 { special } else { (v * 3.0).round() })
+            .collect();
+        let dy = numbers(planes * output.0 * output.1, 2);
+        let mut y = vec![0.0; dy.len()];
+        let mut dx = vec![f32::NAN; x.len()];
+        max_forward(&shape, &x, &mut y);
+        max_backward(&shape, &x, &dy, &mut dx);
+        let mut want = vec![0.0; x.len()];
+        for (k, y) in y.iter().enumerate() {
+            let (plane, row) = (k / (output.0 * output.1), k / output.1 % output.0);
+            let mut best: Option<usize> = None;
+            for (i, j) in (0..kernel.0).flat_map(|i| (0..kernel.1).map(move |j| (i, j))) {
+                let r = row * strides.0 + i * dilations.0;
+                let c = k % output.1 * strides.1 + j * dilations.1;
+                if r < before.0 || c < before.1 || r - before.0 >= size.0 || c - before.1 >= size.1 {
+                    continue;
+                }
+                let index = (plane * size.0 + r - before.0) * size.1 + c - before.1;
+                let wins = |b: usize| x[index] > x[b] || x[index].is_nan() && !x[b].is_nan();
+                if best.is_none_or(wins) {
+                    best = Some(index);
+                }
+            }
+            let largest = best.map_or(f32::NEG_INFINITY, |best| x[best]);
+            prop_assert!(largest.to_bits() == y.to_bits() || largest.is_nan() && y.is_nan());
+            if let Some(best) = best {
+                want[best] += dy[k];
+            }
+        }
+        prop_assert_eq!(dx, want);
+    }
 }

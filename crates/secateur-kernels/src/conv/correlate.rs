@@ -4,6 +4,7 @@ use super::depthwise;
 use super::geometry::{Block, Blocks, Correlation, PARTS, ranges};
 use super::pack::{Kernel, Tiles, WeightPlan, Weights};
 use super::stage::{Run, Stage};
+use crate::copy::add_constant;
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
 use crate::tile::{Former, Rows, Tile, TileSize};
@@ -234,7 +235,11 @@ impl WithSimd for Work<'_> {
         };
         let tiles = Tiles::new(&positions, deepest * correlation.taps(), self.size);
         let starts = stage.starts(deepest);
-        let runs = target_runs(correlation, &block, row);
+        let runs = split(
+            target_runs(correlation, &block, row),
+            self.size.width,
+            correlation,
+        );
         let scratch = &mut *self.scratch;
         let planes_len = if stage.is_source {
             0
@@ -242,12 +247,17 @@ impl WithSimd for Work<'_> {
             stage.len(deepest) + 2 * self.size.width + stage.row()
         };
         let planes = scratch.planes.floats(planes_len);
+        planes.fill(0.0);
         let b = scratch.b.floats(if is_flat { 0 } else { tiles.len() });
-        let sums = scratch
-            .sums
-            .floats(outputs.len() * n.next_multiple_of(self.size.width));
-        // Sums of one tile.
+        let is_kept = plan.depths.len() > 1;
+        // Sums of a tile, or of all of them.
         let area = outputs.len() * self.size.width;
+        let sums_len = if is_kept {
+            tiles.list().len() * area
+        } else {
+            area
+        };
+        let sums = scratch.sums.floats(sums_len);
         for group in 0..correlation.groups {
             for (depth, channels) in plan.depths.iter().enumerate() {
                 let first = group * correlation.channels + channels.start;
@@ -261,49 +271,84 @@ impl WithSimd for Work<'_> {
                 if !is_flat {
                     tiles.fill(&stage, source, channels.len(), b);
                 }
-                for (index, tile) in tiles.iter().enumerate() {
-                    let width = tile.width;
-                    let sums = &mut sums[index * area..][..area];
+                let is_last = depth + 1 == plan.depths.len();
+                let (n_panels, n_tiles) = (self.part.panels.len(), tiles.list().len());
+                for step in 0..n_panels * n_tiles {
+                    // Sums that are complete are written panel by panel, along the planes.
+                    let (panel, index) = if is_kept {
+                        (step % n_panels, step / n_panels)
+                    } else {
+                        (step / n_tiles, step % n_tiles)
+                    };
+                    let (panel, tile) = (self.part.panels.start + panel, &tiles.list()[index]);
                     let (b, order) = if is_flat {
                         let starts = &starts[..plan.depth(depth)];
                         (&source[index * self.size.width..], Rows::OfB(starts))
                     } else {
                         (&b[tile.start..], Rows::Consecutive(plan.depth(depth)))
                     };
-                    for panel in self.part.panels.clone() {
-                        let range = &plan.panels[panel];
-                        let first = range.start - outputs.start;
-                        Tile {
-                            a: self.weights.panel(group, depth, panel),
-                            b,
-                            order,
-                            target: &mut sums[first * width..][..range.len() * width],
-                            stride: width,
-                            former: if depth == 0 {
-                                Former::Dropped
-                            } else {
-                                Former::Kept
-                            },
-                        }
-                        .run(simd, range.len(), width);
+                    let range = &plan.panels[panel];
+                    let sums = if is_kept {
+                        let first = (range.start - outputs.start) * tile.width;
+                        &mut sums[index * area + first..]
+                    } else {
+                        &mut *sums
+                    };
+                    let sums = &mut sums[..range.len() * tile.width];
+                    Tile {
+                        a: self.weights.panel(group, depth, panel),
+                        b,
+                        order,
+                        target: sums,
+                        stride: tile.width,
+                        former: if depth == 0 {
+                            Former::Dropped
+                        } else {
+                            Former::Kept
+                        },
+                    }
+                    .run(simd, range.len(), tile.width);
+                    // Results are written between products: memory keeps up with that best.
+                    if let (true, Some(runs)) = (is_last, runs.get(index)) {
+                        let writer = Writer {
+                            correlation,
+                            bias: self.bias,
+                            first: group * correlation.outputs + range.start,
+                            width: tile.width,
+                            runs,
+                        };
+                        writer.write(sums, &mut self.part.target);
                     }
                 }
             }
-            let writer = Writer {
-                correlation,
-                bias: self.bias,
-                first: group * correlation.outputs + outputs.start,
-                outputs: outputs.len(),
-                n,
-                size: self.size,
-                runs: &runs,
-            };
-            writer.write(simd, sums, &mut self.part.target);
         }
     }
 }
 
+/// Divides runs among tiles of that width; positions become columns of the tile.
+fn split(runs: Vec<TargetRun>, width: usize, correlation: &Correlation) -> Vec<Vec<TargetRun>> {
+    let step = correlation.target_steps[1];
+    let mut tiles: Vec<Vec<TargetRun>> = Vec::new();
+    for mut run in runs {
+        while run.len > 0 {
+            let (tile, column) = (run.position / width, run.position % width);
+            let len = run.len.min(width - column);
+            tiles.resize_with(tiles.len().max(tile + 1), Vec::new);
+            tiles[tile].push(TargetRun {
+                position: column,
+                len,
+                ..run
+            });
+            run.position += len;
+            run.place += len * step;
+            run.len -= len;
+        }
+    }
+    tiles
+}
+
 /// Positions that are neighbours in the target, `target_steps` apart.
+#[derive(Clone, Copy)]
 struct TargetRun {
     position: usize,
     image: usize,
@@ -339,66 +384,36 @@ fn target_runs(correlation: &Correlation, block: &Block, row: usize) -> Vec<Targ
     runs
 }
 
-/// Writes tiles of sums to where they belong.
+/// Writes a tile of sums to where they belong.
 struct Writer<'a> {
     correlation: &'a Correlation,
     bias: Option<&'a [f32]>,
     /// First channel.
     first: usize,
-    /// Number of channels.
-    outputs: usize,
-    /// Number of positions.
-    n: usize,
-    size: TileSize,
+    /// Sums of a channel.
+    width: usize,
     runs: &'a [TargetRun],
 }
 
 impl Writer<'_> {
     #[inline(always)]
-    fn write<S: Simd>(&self, simd: S, sums: &[f32], target: &mut Target<'_>) {
+    fn write(&self, sums: &[f32], target: &mut Target<'_>) {
         let plane_len = self.correlation.target_plane();
         let step = self.correlation.target_steps[1];
-        let width = self.size.width;
-        for row in 0..self.outputs {
+        for (row, sums) in sums.chunks_exact(self.width).enumerate() {
             let channel = self.first + row;
             let bias = self.bias.map_or(0.0, |bias| bias[channel]);
             for run in self.runs {
-                let plane = target.plane(run.image, channel, plane_len);
-                let mut plane = &mut plane[run.place..][..(run.len - 1) * step + 1];
-                let (mut tile, mut column) = (run.position / width, run.position % width);
-                let mut rest = run.len;
-                while rest > 0 {
-                    let positions = width.min(self.n - tile * width);
-                    let row_width = self.size.width_for(positions);
-                    let len = rest.min(positions - column);
-                    let start = (tile * self.outputs) * width + row * row_width + column;
-                    let sums = &sums[start..][..len];
-                    let (part, after) = plane.split_at_mut((len * step).min(plane.len()));
-                    if step == 1 {
-                        add_bias(simd, sums, bias, part);
-                    } else {
-                        for (value, sum) in part.iter_mut().step_by(step).zip(sums) {
-                            *value = sum + bias;
-                        }
+                let plane = &mut target.plane(run.image, channel, plane_len)[run.place..];
+                let sums = &sums[run.position..][..run.len];
+                if step == 1 {
+                    add_constant(sums, bias, &mut plane[..run.len]);
+                } else {
+                    for (value, sum) in plane.iter_mut().step_by(step).zip(sums) {
+                        *value = sum + bias;
                     }
-                    plane = after;
-                    rest -= len;
-                    tile += 1;
-                    column = 0;
                 }
             }
         }
-    }
-}
-
-#[inline(always)]
-fn add_bias<S: Simd>(simd: S, sums: &[f32], bias: f32, target: &mut [f32]) {
-    let ((sums, last_sums), (target, last)) = (S::as_simd_f32s(sums), S::as_mut_simd_f32s(target));
-    let all = simd.splat_f32s(bias);
-    for (value, sum) in target.iter_mut().zip(sums) {
-        *value = simd.add_f32s(*sum, all);
-    }
-    for (value, sum) in last.iter_mut().zip(last_sums) {
-        *value = sum + bias;
     }
 }

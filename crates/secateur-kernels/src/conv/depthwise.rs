@@ -4,9 +4,10 @@
 //! of no use that lie between one row of positions and the next.
 
 use super::ConvShape;
-use super::geometry::{Block, Correlation};
+use super::geometry::{Block, Correlation, ranges};
 use super::pack::Kernel;
 use super::stage::Stage;
+use crate::copy::copy;
 use crate::level;
 use crate::scratch::{Scratch, with_scratch};
 use pulp::{Simd, WithSimd};
@@ -60,27 +61,9 @@ fn block(correlation: &Correlation, image: usize) -> Block {
     }
 }
 
-/// Pads plane `index` of all images' channels.
-#[inline(always)]
-fn pad<'s>(
-    stage: &Stage,
-    correlation: &Correlation,
-    index: usize,
-    x: &[f32],
-    planes: &'s mut [f32],
-) -> &'s [f32] {
-    let (image, channel) = (index / correlation.groups, index % correlation.groups);
-    let block = block(correlation, image);
-    let (padded, margin) = planes.split_at_mut(stage.image_pixels());
-    stage.fill(correlation, &block, channel..channel + 1, x, padded);
-    // Columns of no use may be read beyond the plane.
-    margin.fill(0.0);
-    planes
-}
-
-/// Floats for one padded plane and what is read beyond it.
-fn padded_len(stage: &Stage) -> usize {
-    stage.image_pixels() + stage.row() + MARGIN
+/// Floats for `len` positions from a padded plane's start on, with what is read beyond them.
+fn padded_len(stage: &Stage, len: usize) -> usize {
+    stage.taps.iter().max().unwrap_or(&0) + len.max(stage.image_pixels()) + MARGIN
 }
 
 /// Some planes of the target.
@@ -108,7 +91,8 @@ impl WithSimd for Planes<'_> {
         let [step_y, step_x] = correlation.target_steps;
         let rows_at_once = (POSITIONS / row).clamp(1, rows);
         let sums = self.scratch.sums.floats(rows_at_once * row + MARGIN);
-        let planes = self.scratch.planes.floats(padded_len(stage));
+        let planes = self.scratch.planes.floats(padded_len(stage, rows * row));
+        planes.fill(0.0);
         let mut taps = Vec::with_capacity(stage.taps.len());
         let width = correlation.target[1];
         let targets = self.target.chunks_exact_mut(correlation.target_plane());
@@ -119,7 +103,8 @@ impl WithSimd for Planes<'_> {
             let weights = self.kernel.of_channel(channel, stage.taps.len());
             taps.clear();
             taps.extend(weights.zip(stage.taps.iter().copied()));
-            let planes = pad(stage, correlation, index, self.x, planes);
+            let block = block(correlation, index / correlation.groups);
+            stage.fill(correlation, &block, channel..channel + 1, self.x, planes);
             for first in (0..rows).step_by(rows_at_once) {
                 let n_rows = rows_at_once.min(rows - first);
                 let planes = &planes[first * row..];
@@ -127,7 +112,7 @@ impl WithSimd for Planes<'_> {
                 for (y, sums) in (first..first + n_rows).zip(sums.chunks_exact(row)) {
                     let start = (start_y + y * step_y) * width + start_x;
                     if step_x == 1 {
-                        target[start..][..columns].copy_from_slice(&sums[..columns]);
+                        copy(&sums[..columns], &mut target[start..][..columns]);
                     } else {
                         let target = target[start..].iter_mut().step_by(step_x);
                         for (value, sum) in target.zip(&sums[..columns]) {
@@ -208,23 +193,38 @@ impl WithSimd for ChannelGradient<'_> {
         let (correlation, stage) = (self.correlation, self.stage);
         let (row, columns) = (stage.row(), correlation.axes[1].positions);
         let plane = correlation.target_plane();
-        let len = correlation.axes[0].positions * row;
-        // Zeros between rows of `dy` and behind them leave out what is of no use.
-        let dy = self.scratch.b.floats(len + MARGIN);
+        let pixels = stage.image_pixels();
+        // Images follow each other. Zeros between rows of `dy` leave out what is of no use.
+        let joined = (POSITIONS / pixels).clamp(1, correlation.images);
+        let dy = self.scratch.b.floats(joined * pixels + MARGIN);
         dy.fill(0.0);
-        let planes = self.scratch.planes.floats(padded_len(stage));
+        let planes = self
+            .scratch
+            .planes
+            .floats(padded_len(stage, joined * pixels));
+        planes.fill(0.0);
         let mut totals = vec![0.0_f64; self.dw.len()];
-        for image in 0..correlation.images {
-            let index = image * correlation.groups + self.channel;
-            let source = self.dy[index * plane..][..plane].chunks_exact(columns);
-            for (target, source) in dy.chunks_exact_mut(row).zip(source) {
-                target[..columns].copy_from_slice(source);
+        for images in ranges(correlation.images, joined) {
+            let len = (images.len() - 1) * pixels + correlation.axes[0].positions * row;
+            // The last images may be fewer than those before.
+            dy[len..].fill(0.0);
+            for (image, target) in images.clone().zip(dy.chunks_exact_mut(pixels)) {
+                let index = image * correlation.groups + self.channel;
+                let source = self.dy[index * plane..][..plane].chunks_exact(columns);
+                for (target, source) in target.chunks_exact_mut(row).zip(source) {
+                    copy(source, &mut target[..columns]);
+                }
             }
-            let planes = pad(stage, correlation, index, self.x, planes);
+            let block = Block {
+                images,
+                rows: 0..correlation.axes[0].positions,
+            };
+            let channel = self.channel..self.channel + 1;
+            stage.fill(correlation, &block, channel, self.x, planes);
             for (taps, totals) in stage.taps.chunks(TAPS).zip(totals.chunks_mut(TAPS)) {
                 let mut distances = [0; TAPS];
                 distances[..taps.len()].copy_from_slice(taps);
-                let sums = products(simd, planes, distances, &dy[..len + MARGIN], len);
+                let sums = products(simd, planes, distances, dy, len);
                 for (total, sum) in totals.iter_mut().zip(sums) {
                     *total += f64::from(sum);
                 }
@@ -236,7 +236,7 @@ impl WithSimd for ChannelGradient<'_> {
     }
 }
 
-/// For each distance, the sum over `n` of `planes[n + distance] * dy[n]`, to `len` and some more.
+/// For each distance, the sum of `planes[n + distance] * dy[n]` over `n` below `len` and some more.
 #[inline(always)]
 fn products<S: Simd>(
     simd: S,

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows of a product that stay in the first-level cache.
-const DEPTH: usize = 288;
+const DEPTH: usize = 384;
 
 /// The weights of a correlation: for each group, range of channels and panel of outputs, one row of
 /// the panel's outputs for each channel and tap.
@@ -221,8 +221,8 @@ impl Tiles {
         self.len
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &TilePlace> {
-        self.list.iter()
+    pub(super) fn list(&self) -> &[TilePlace] {
+        &self.list
     }
 
     /// Writes what positions read to their tiles. `planes` starts at the first of `channels`
@@ -230,20 +230,21 @@ impl Tiles {
     #[inline(always)]
     pub(super) fn fill(&self, stage: &Stage, planes: &[f32], channels: usize, tiles: &mut [f32]) {
         match self.longest {
-            0..=4 => self.copy::<4>(stage, planes, channels, tiles),
-            5..=8 => self.copy::<8>(stage, planes, channels, tiles),
-            _ => self.copy::<16>(stage, planes, channels, tiles),
+            0..=4 => self.copy(stage, planes, channels, tiles, copy_piece::<4>),
+            5..=8 => self.copy(stage, planes, channels, tiles, copy_piece::<8>),
+            9..=16 => self.copy(stage, planes, channels, tiles, copy_piece::<16>),
+            _ => self.copy(stage, planes, channels, tiles, copy_long_piece),
         }
     }
 
-    /// Copies `N` floats at a time. What this writes beyond a piece, the next copies overwrite.
     #[inline(always)]
-    fn copy<const N: usize>(
+    fn copy(
         &self,
         stage: &Stage,
         planes: &[f32],
         channels: usize,
         tiles: &mut [f32],
+        copy_piece: impl Fn(&Piece, &[f32], &mut [f32]),
     ) {
         let taps = stage.taps.len();
         for channel in 0..channels {
@@ -253,10 +254,9 @@ impl Tiles {
                 let pieces = &self.pieces[tile.pieces.clone()];
                 let mut row = 0;
                 for tap in &stage.taps {
-                    let planes = &planes[*tap..];
-                    let rows = &mut rows[row..];
+                    let (planes, rows) = (&planes[*tap..], &mut rows[row..]);
                     for piece in pieces {
-                        copy_piece::<N>(piece, planes, rows);
+                        copy_piece(piece, planes, rows);
                     }
                     row += tile.width;
                 }
@@ -265,24 +265,36 @@ impl Tiles {
     }
 }
 
+/// Copies a piece of at most `N` floats. What this writes beyond it, the next copies overwrite.
 #[inline(always)]
 fn copy_piece<const N: usize>(piece: &Piece, planes: &[f32], row: &mut [f32]) {
+    let source = planes.get(piece.place..piece.place + N);
+    let target = row.get_mut(piece.column..piece.column + N);
+    match (source, target) {
+        (Some(source), Some(target)) => target.copy_from_slice(source),
+        _ => copy_rest(piece, 0, planes, row),
+    }
+}
+
+/// Copies 16 floats at a time.
+#[inline(always)]
+fn copy_long_piece(piece: &Piece, planes: &[f32], row: &mut [f32]) {
     let mut done = 0;
     while done < piece.len {
-        let source = planes[piece.place + done..].first_chunk::<N>();
-        let target = row[piece.column + done..].first_chunk_mut::<N>();
+        let source = planes[piece.place + done..].first_chunk::<16>();
+        let target = row[piece.column + done..].first_chunk_mut::<16>();
         match (source, target) {
             (Some(source), Some(target)) => *target = *source,
-            _ => copy_last(piece, done, planes, row),
+            _ => copy_rest(piece, done, planes, row),
         }
-        done += N;
+        done += 16;
     }
 }
 
 /// Copies from the end of the source.
 #[cold]
 #[inline(never)]
-fn copy_last(piece: &Piece, done: usize, planes: &[f32], row: &mut [f32]) {
+fn copy_rest(piece: &Piece, done: usize, planes: &[f32], row: &mut [f32]) {
     let source = &planes[piece.place + done..piece.place + piece.len];
     let target = &mut row[piece.column + done..];
     for (target, source) in target.iter_mut().zip(source) {

@@ -2,6 +2,7 @@
 //! neighbouring positions read neighbouring places.
 
 use super::geometry::{Block, Correlation, Phases};
+use crate::copy::copy_stepped;
 use std::ops::Range;
 
 /// Consecutive positions that read consecutive places.
@@ -146,7 +147,9 @@ impl Stage {
         by_pixel.runs()
     }
 
-    /// Copies `channels` of the source to `planes`: `[channel][image][phase][row][column]`.
+    /// Copies `channels` of the source to `planes`: `[channel][image][phase][row][column]`. What lies
+    /// outside of the source is left as it is: zero, if `planes` was cleared for this stage.
+    #[inline(always)]
     pub(super) fn fill(
         &self,
         correlation: &Correlation,
@@ -157,29 +160,31 @@ impl Stage {
     ) {
         let [row_axis, column_axis] = &correlation.axes;
         let width = column_axis.source;
-        let columns: Vec<Inside> = self.phases[1]
-            .starts
-            .iter()
-            .map(|&start| Inside::new(start, column_axis.step, self.columns, width))
+        let step = row_axis.step;
+        let ahead = (block.rows.start * step) as isize;
+        let rows = self.phases[0].starts.iter();
+        let rows = rows.map(|start| Inside::new(start + ahead, step, self.rows, row_axis.source));
+        let columns = self.phases[1].starts.iter();
+        let columns =
+            columns.map(|&start| Inside::new(start, column_axis.step, self.columns, width));
+        let columns: Vec<Inside> = columns.collect();
+        let phases: Vec<(Inside, Inside)> = rows
+            .flat_map(|rows| columns.iter().map(move |columns| (rows, *columns)))
             .collect();
-        let mut targets = planes.chunks_exact_mut(self.columns);
+        let [image_len, _] = correlation.image_lens();
+        let plane = correlation.source_plane();
+        let mut targets = planes.chunks_exact_mut(self.rows * self.columns);
         for channel in channels {
             for image in block.images.clone() {
-                let plane =
-                    image * correlation.image_lens()[0] + channel * correlation.source_plane();
-                let x = &x[plane..][..correlation.source_plane()];
-                for &start in &self.phases[0].starts {
-                    for inside in &columns {
-                        for row in 0..self.rows {
-                            let Some(target) = targets.next() else { return };
-                            let y = start + ((block.rows.start + row) * row_axis.step) as isize;
-                            match usize::try_from(y) {
-                                Ok(y) if y < row_axis.source => {
-                                    inside.copy(&x[y * width..][..width], target);
-                                }
-                                _ => target.fill(0.0),
-                            }
-                        }
+                let x = &x[image * image_len + channel * plane..][..plane];
+                for ((rows, columns), target) in phases.iter().zip(&mut targets) {
+                    let target = &mut target[rows.first * self.columns..];
+                    let target = target.chunks_exact_mut(self.columns);
+                    let mut place = rows.place * width + columns.place;
+                    for target in target.take(rows.last - rows.first) {
+                        let target = &mut target[columns.first..columns.last];
+                        copy_stepped(&x[place..], columns.step, target);
+                        place += step * width;
                     }
                 }
             }
@@ -192,42 +197,28 @@ impl Stage {
     }
 }
 
-/// The columns of a phase that lie inside the source.
+/// The rows or columns of a phase that lie inside the source.
+#[derive(Clone, Copy)]
 struct Inside {
     first: usize,
     last: usize,
-    /// The source's place of column `first`.
+    /// The source's place of `first`.
     place: usize,
     step: usize,
 }
 
 impl Inside {
-    fn new(start: isize, step: usize, columns: usize, width: usize) -> Self {
+    fn new(start: isize, step: usize, len: usize, source: usize) -> Self {
         let ahead = usize::try_from(-start).unwrap_or(0);
-        let first = ahead.div_ceil(step).min(columns);
+        let first = ahead.div_ceil(step).min(len);
         let place = start + (first * step) as isize;
-        let place = usize::try_from(place).unwrap_or(0).min(width);
-        let last = (first + (width - place).div_ceil(step)).min(columns);
+        let place = usize::try_from(place).unwrap_or(0).min(source);
+        let last = (first + (source - place).div_ceil(step)).min(len);
         Self {
             first,
             last,
             place,
             step,
-        }
-    }
-
-    #[inline(always)]
-    fn copy(&self, row: &[f32], target: &mut [f32]) {
-        target[..self.first].fill(0.0);
-        target[self.last..].fill(0.0);
-        let target = &mut target[self.first..self.last];
-        let row = &row[self.place..];
-        if self.step == 1 {
-            target.copy_from_slice(&row[..target.len()]);
-        } else {
-            for (target, value) in target.iter_mut().zip(row.iter().step_by(self.step)) {
-                *target = *value;
-            }
         }
     }
 }

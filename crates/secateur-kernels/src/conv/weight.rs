@@ -4,6 +4,7 @@
 use super::ConvShape;
 use super::geometry::{Block, Correlation, PARTS, shares};
 use super::stage::{Run, Stage};
+use crate::copy::copy;
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
 use crate::tile::{Former, Rows, Tile, TileSize};
@@ -227,6 +228,7 @@ impl Inputs {
             &x[channels.start * stage.channel..]
         } else {
             let planes = scratch.planes.floats(stage.len(channels.len()));
+            planes.fill(0.0);
             stage.fill(correlation, block, channels.clone(), x, planes);
             planes
         };
@@ -279,7 +281,8 @@ fn copy_patches(stage: &Stage, planes: &[f32], n: usize, patches: &mut [f32]) {
         for (tap, patches) in stage.taps.iter().zip(patches.chunks_exact_mut(n)) {
             let planes = &planes[channel * stage.channel + tap..];
             for run in &runs {
-                patches[run.position..][..run.len].copy_from_slice(&planes[run.place..][..run.len]);
+                let patch = &mut patches[run.position..][..run.len];
+                copy(&planes[run.place..][..run.len], patch);
             }
         }
     }

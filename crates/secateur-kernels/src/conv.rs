@@ -4,6 +4,7 @@ mod correlate;
 mod depthwise;
 mod geometry;
 mod pack;
+mod pointwise;
 mod stage;
 mod weight;
 
@@ -88,6 +89,9 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y:
     if shape.is_empty() {
         return;
     }
+    if pointwise::fits(shape) {
+        return pointwise::forward(shape, x, w, bias, y);
+    }
     let correlation = Correlation::forward(shape);
     correlate(&correlation, x, &Kernel::Forward(w), bias, y);
 }
@@ -100,6 +104,9 @@ pub fn backward_data(shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     shape.check(dx.len(), w.len(), dy.len());
     if shape.is_empty() {
         return dx.fill(0.0);
+    }
+    if pointwise::fits(shape) {
+        return pointwise::backward_data(shape, w, dy, dx);
     }
     let n_taps = shape.window.kernel[0] * shape.window.kernel[1];
     let phases: Vec<(Correlation, [Vec<usize>; 2])> = (0..shape.window.strides[0])

@@ -3,13 +3,14 @@
 //! Images are stored `[images, channels, height, width]`, the last axis fastest. Work is divided
 //! into parts that depend on shapes alone and sums are taken in one order, so results do not depend
 //! on the number of threads. Loops are compiled for each instruction set by `pulp` and the best one is
-//! chosen at run time.
+//! chosen at run time; products of whole planes are `faer`'s.
 
 pub mod channel;
 pub mod conv;
 mod copy;
 pub mod elementwise;
 mod level;
+mod matrix;
 pub mod pool;
 mod scratch;
 mod tile;

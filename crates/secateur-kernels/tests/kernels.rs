@@ -143,6 +143,8 @@ fn convolutions_of_every_kind_equal_the_loop() {
         conv(9, 1, [17, 1, 1], 13, [1, 1], one, one, [0; 4]),
         // Pointwise, with and without stride.
         conv(5, 1, [19, 9, 7], 23, [1, 1], one, one, [0; 4]),
+        conv(9, 1, [6, 8, 8], 5, [1, 1], one, one, [0; 4]),
+        conv(1, 1, [6, 8, 8], 19, [1, 1], one, one, [0; 4]),
         conv(5, 1, [19, 9, 7], 23, [1, 1], [2, 2], one, [0; 4]),
         conv(1, 4, [16, 33, 31], 8, [1, 1], one, one, [0; 4]),
         // Asymmetric pads and kernels, stride, dilation, groups.
@@ -238,6 +240,7 @@ fn threads_do_not_change_a_bit() {
         conv(17, 1, [40, 6, 6], 30, [3, 3], one, one, [1, 1, 1, 1]),
         conv(64, 1, [300, 1, 1], 200, [1, 1], one, one, [0; 4]),
         conv(2, 1, [16, 64, 64], 16, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(3, 1, [16, 32, 32], 40, [1, 1], one, one, [0; 4]),
         conv(9, 1, [30, 16, 16], 50, [3, 3], [2, 2], one, [1, 1, 1, 1]),
         conv(9, 30, [30, 16, 16], 30, [3, 3], one, one, [1, 1, 1, 1]),
         conv(5, 4, [32, 20, 20], 64, [3, 3], one, one, [1, 1, 1, 1]),

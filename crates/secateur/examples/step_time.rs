@@ -1,73 +1,79 @@
-//! How long a forward pass and a training step take, on VGG-16 at 32x32 with random weights.
+//! How long a forward pass and a training step of a network take.
 //!
-//! `cargo run -p secateur --example step_time [BATCH [REPETITIONS]]`
+//! `cargo run -p secateur --example step_time -- MODEL.onnx HEIGHTxWIDTH BATCH [REPETITIONS [ENGINE...]]`
 //!
-//! Prints the median of the repetitions for: a forward pass; a step that trains a scaling factor
-//! after each convolution and the head, all convolutions frozen; a step that trains every weight.
+//! Prints for each engine (`native`, `burn`; the first where none is named) the median of the
+//! repetitions, in milliseconds, of: a forward pass in evaluation; a step that trains everything but
+//! the weights of convolutions; a step that trains everything. Batch norm takes the batch's
+//! statistics in steps. The gradient of the output is random.
 
 #![allow(clippy::print_stdout)]
 
 use ndarray::{ArrayD, IxDyn};
 use rand::{Rng, SeedableRng};
 use secateur::exec::{BatchNormMode, Engine, EngineKind, Request};
-use secateur::graph::{
-    Activation, Arithmetic, ConvAttrs, Graph, Node, Op, PoolAttrs, SpatialPads, ValueDecl,
-};
-use secateur::tensor::{ElementType, Floats, Tensor};
-use std::collections::BTreeMap;
+use secateur::graph::{Graph, Op};
+use secateur::tensor::{Floats, Tensor};
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::path::Path;
 use std::time::Instant;
 
-/// Output channels of VGG-16's convolutions; 0 is a max pooling.
-const LAYERS: [usize; 18] = [
-    64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0,
-];
+const USAGE: &str = "MODEL.onnx HEIGHTxWIDTH BATCH [REPETITIONS [ENGINE...]]";
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let batch: usize = arguments.next().map_or(Ok(64), |a| a.parse())?;
-    let repetitions: usize = arguments.next().map_or(Ok(5), |a| a.parse())?;
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, size, batch, more @ ..] = arguments.as_slice() else {
+        return Err(USAGE.into());
+    };
+    let (height, width) = size.split_once('x').ok_or(USAGE)?;
+    let shape = [batch.parse()?, 3, height.parse()?, width.parse()?];
+    let repetitions = more.first().map_or(Ok(5), |r| r.parse())?;
+    let graph = secateur::onnx::read(Path::new(model))?.graph;
     let mut random = Random(rand_chacha::ChaCha8Rng::seed_from_u64(0));
-    let graph = vgg(&mut random);
-    let input = random.array(&[batch, 3, 32, 32], 1.0);
-    let weights = random.array(&[batch, 10], 1.0);
-    for kind in [EngineKind::Native, EngineKind::Burn] {
-        time(&*kind.open(), (&graph, &input, &weights), repetitions)?;
+    let input = random.array(&shape);
+    let engines = more.get(1..).filter(|names| !names.is_empty());
+    for name in engines.unwrap_or(&["native".to_owned()]) {
+        let engine = match name.as_str() {
+            "native" => EngineKind::Native,
+            "burn" => EngineKind::Burn,
+            _ => return Err(format!("no engine is named `{name}`").into()),
+        };
+        time(&*engine.open(), &graph, &input, &mut random, repetitions)?;
     }
     Ok(())
 }
 
 fn time(
     engine: &dyn Engine,
-    (graph, input, weights): (&Graph, &Floats, &Floats),
+    graph: &Graph,
+    input: &Floats,
+    random: &mut Random,
     repetitions: usize,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let names: Vec<String> = graph.initializers.keys().cloned().collect();
-    let few: Vec<String> = names
-        .iter()
-        .filter(|n| n.ends_with("scaling") || n.starts_with("head"))
-        .cloned()
-        .collect();
-    println!(
-        "{}, batch {}, {repetitions} repetitions, median",
-        engine.name(),
-        input.shape()[0]
-    );
+) -> Result<(), Box<dyn Error>> {
+    let all = trainable(graph);
+    let weights = convolution_weights(graph);
+    let few = all.iter().filter(|name| !weights.contains(*name));
+    println!("{}, median of {repetitions}", engine.name());
     for (what, trainable) in [
         ("forward", None),
-        ("step, frozen", Some(few)),
-        ("step, all", Some(names)),
+        ("step, frozen", Some(few.cloned().collect())),
+        ("step, all", Some(all.clone())),
     ] {
         let mut session = engine.session(&Request {
             graph,
-            outputs: vec!["logits".to_owned()],
+            outputs: vec![graph.outputs[0].name.clone()],
+            batch_norm: match trainable {
+                None => BatchNormMode::Stored,
+                Some(_) => BatchNormMode::Batch,
+            },
             trainable: trainable.clone().unwrap_or_default(),
             taps: Vec::new(),
-            batch_norm: BatchNormMode::Stored,
         })?;
-        let mut run = || -> Result<f64, Box<dyn std::error::Error>> {
+        let mut run = || -> Result<f64, Box<dyn Error>> {
             let start = Instant::now();
             if trainable.is_some() {
-                session.step(input, &mut |_| vec![weights.clone()])?;
+                session.step(input, &mut |outputs| vec![random.array(outputs[0].shape())])?;
             } else {
                 session.forward(input)?;
             }
@@ -78,120 +84,40 @@ fn time(
             .map(|_| run())
             .collect::<Result<Vec<f64>, _>>()?;
         times.sort_by(f64::total_cmp);
-        println!("{what:>14}: {:7.0} ms", times[times.len() / 2]);
+        println!("{what:>14}: {:8.1} ms", times[times.len() / 2]);
     }
     Ok(())
+}
+
+/// The initializers that training changes: weights, biases, scales; not the statistics of batch
+/// norm.
+fn trainable(graph: &Graph) -> Vec<String> {
+    let statistics: BTreeSet<&String> = graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::BatchNormalization { .. }))
+        .flat_map(|node| node.inputs.iter().skip(3))
+        .collect();
+    let floats = |(name, value): (&String, &Tensor)| match value {
+        Tensor::F32(_) if !statistics.contains(name) => Some(name.clone()),
+        _ => None,
+    };
+    graph.initializers.iter().filter_map(floats).collect()
+}
+
+fn convolution_weights(graph: &Graph) -> BTreeSet<String> {
+    let convolutions = graph.nodes.iter().filter(|n| matches!(n.op, Op::Conv(_)));
+    convolutions
+        .filter_map(|node| node.inputs.get(1).cloned())
+        .collect()
 }
 
 struct Random(rand_chacha::ChaCha8Rng);
 
 impl Random {
-    fn array(&mut self, shape: &[usize], scale: f32) -> Floats {
-        ArrayD::from_shape_simple_fn(IxDyn(shape), || {
-            scale * (2.0 * self.0.random::<f32>() - 1.0)
-        })
-        .into_shared()
-    }
-}
-
-/// VGG-16 with a scaling factor per channel after each convolution, and a head of ten classes.
-fn vgg(random: &mut Random) -> Graph {
-    let mut nodes = Vec::new();
-    let mut initializers = BTreeMap::new();
-    let mut current = ("input".to_owned(), 3);
-    let mut add = |op: Op, inputs: &[&str], output: &str| {
-        nodes.push(Node {
-            name: output.to_owned(),
-            op,
-            inputs: inputs.iter().map(|&i| i.to_owned()).collect(),
-            outputs: vec![output.to_owned()],
-        });
-    };
-    for (index, &channels) in LAYERS.iter().enumerate() {
-        let (input, in_channels) = current.clone();
-        if channels == 0 {
-            let pool = PoolAttrs {
-                kernel: [2, 2],
-                strides: [2, 2],
-                pads: SpatialPads::default(),
-                dilations: [1, 1],
-                auto_pad: Default::default(),
-                ceil_mode: false,
-                count_include_pad: false,
-            };
-            let output = format!("pool{index}");
-            add(Op::MaxPool(pool), &[&input], &output);
-            current = (output, in_channels);
-            continue;
-        }
-        let name = |part: &str| format!("conv{index}.{part}");
-        let pads = SpatialPads {
-            top: 1,
-            left: 1,
-            bottom: 1,
-            right: 1,
-        };
-        let attrs = ConvAttrs {
-            pads,
-            ..ConvAttrs::default()
-        };
-        let scale = (6.0 / (in_channels * 9) as f32).sqrt();
-        let mut store =
-            |part: &str, array: Floats| initializers.insert(name(part), Tensor::F32(array));
-        store(
-            "weight",
-            random.array(&[channels, in_channels, 3, 3], scale),
-        );
-        store("bias", random.array(&[channels], 0.1));
-        store(
-            "scaling",
-            ArrayD::ones(IxDyn(&[1, channels, 1, 1])).into_shared(),
-        );
-        add(
-            Op::Conv(attrs),
-            &[&input, &name("weight"), &name("bias")],
-            &name("y"),
-        );
-        add(
-            Op::Arithmetic(Arithmetic::Mul),
-            &[&name("y"), &name("scaling")],
-            &name("scaled"),
-        );
-        add(
-            Op::Activation(Activation::Relu),
-            &[&name("scaled")],
-            &name("relu"),
-        );
-        current = (name("relu"), channels);
-    }
-    let gemm = Op::Gemm {
-        alpha: 1.0,
-        beta: 1.0,
-        trans_a: false,
-        trans_b: true,
-    };
-    initializers.insert(
-        "head.weight".to_owned(),
-        Tensor::F32(random.array(&[10, 512], 0.05)),
-    );
-    initializers.insert(
-        "head.bias".to_owned(),
-        Tensor::F32(random.array(&[10], 0.05)),
-    );
-    add(Op::Flatten { axis: 1 }, &[&current.0], "flat");
-    add(gemm, &["flat", "head.weight", "head.bias"], "logits");
-    let value = |name: &str| ValueDecl {
-        name: name.to_owned(),
-        element_type: ElementType::F32,
-        dims: None,
-    };
-    Graph {
-        name: "vgg16".to_owned(),
-        opset: 17,
-        inputs: vec![value("input")],
-        outputs: vec![value("logits")],
-        nodes,
-        initializers,
-        metadata: BTreeMap::new(),
+    /// Numbers between -1 and 1.
+    fn array(&mut self, shape: &[usize]) -> Floats {
+        let number = || 2.0 * self.0.random::<f32>() - 1.0;
+        ArrayD::from_shape_simple_fn(IxDyn(shape), number).into_shared()
     }
 }

@@ -118,7 +118,7 @@ pub struct PruneSettings {
     pub recovery_epochs: u64,
     /// Passes over the training images at the chosen size (4).
     pub finetune_epochs: u64,
-    /// Peak learning rate of Adam for scaling factors, batch norm and head (0.0005).
+    /// Peak learning rate of Adam for scaling factors, batch norm and head (0.002).
     pub lr: f32,
     /// What a direction's score is divided by (parameter).
     pub per: Per,
@@ -141,7 +141,7 @@ impl Default for PruneSettings {
             window_steps: 60,
             recovery_epochs: 1,
             finetune_epochs: 4,
-            lr: 0.0005,
+            lr: 0.002,
             per: Per::Parameter,
             align: 1,
             halvings: 2,

@@ -123,7 +123,7 @@ def main():
         name, size, batch = NETWORKS[label]
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "model.onnx")
-            subprocess.run(me + ["--export", name, str(size), path], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(me + ["--export", name, str(size), path], check=True, capture_output=True)
             found = []
             for _ in range(rounds):
                 work = [name, str(size), str(batch), str(threads)]

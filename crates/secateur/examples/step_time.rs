@@ -99,7 +99,8 @@ fn trainable(graph: &Graph) -> Vec<String> {
         .flat_map(|node| node.inputs.iter().skip(3))
         .collect();
     let floats = |(name, value): (&String, &Tensor)| match value {
-        Tensor::F32(_) if !statistics.contains(name) => Some(name.clone()),
+        // Numbers by themselves are bounds and the like.
+        Tensor::F32(array) if array.ndim() > 0 && !statistics.contains(name) => Some(name.clone()),
         _ => None,
     };
     graph.initializers.iter().filter_map(floats).collect()

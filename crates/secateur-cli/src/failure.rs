@@ -100,7 +100,9 @@ fn decompose_hint(error: &DecomposeError) -> Option<String> {
         DecomposeError::ExcludesNothing(_) => {
             Some("`secateur inspect` lists the layers' names".to_owned())
         }
-        DecomposeError::NoSuchHead(_) | DecomposeError::NoDecomposition { .. } => None,
+        DecomposeError::NoSuchHead(_)
+        | DecomposeError::NoDecomposition { .. }
+        | DecomposeError::NoBasis { .. } => None,
     }
 }
 

@@ -63,11 +63,11 @@ fn help_states_the_defaults_of_the_settings() {
     let text: String = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for (option, default) in [
         ("--batch-size <N>", settings.data.batch_size.to_string()),
-        ("--step <X>", settings.prune.step.to_string()),
         (
-            "--window-steps <STEPS>",
-            settings.prune.window_steps.to_string(),
+            "--statistics-images <N>",
+            settings.prune.statistics_images.to_string(),
         ),
+        ("--basis <NAME>", settings.prune.basis.name().to_owned()),
         (
             "--target <NAME=AMOUNT>",
             settings.prune.targets[0].to_string(),

@@ -1,11 +1,24 @@
 //! What is cut, and how far.
 
 use super::{choice, settings, stated};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use secateur::pipeline::{Settings, Target};
+use secateur::decompose::Basis;
+use secateur::importance::Score;
 use secateur::prune::Per;
+use secateur::train::Curvature;
 
 const UNITS: &[&str] = &["parameter", "mac", "direction"];
+const BASES: &[&str] = &["svd", "white", "fisher"];
+const SCORES: &[&str] = &["taylor", "fisher", "energy", "magnitude", "lamp"];
+const CURVATURES: &[&str] = &["labels", "model", "output"];
+
+/// A published method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Singular vectors of the weights, Taylor importance, scaling factors trained between cuts
+    BasisScaling,
+}
 
 /// Layers to leave alone.
 #[derive(Clone, Debug, Args)]
@@ -31,12 +44,57 @@ pub struct CutArgs {
     pub target: Vec<Target>,
     #[command(flatten)]
     pub exclude: ExcludeArgs,
+    /// A method as published, in the place of `--basis` and `--score`: `basis-scaling` is
+    /// `--basis svd --score taylor` (Wong et al., arXiv 2108.02893)
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["basis", "score"])]
+    pub method: Option<Method>,
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = choice::of::<Basis>(BASES),
+        help = stated(
+            "In which directions layers are cut: `svd` of the weights, `white` (principal components of \
+             what the layer makes on the data) or `fisher` (those in the metric of the loss)",
+            choice::name(&settings::defaults().prune.basis),
+        )
+    )]
+    pub basis: Option<Basis>,
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = choice::of::<Score>(SCORES),
+        help = stated(
+            "What a direction is worth; `taylor` is measured in training and goes with `--basis svd`",
+            choice::name(&settings::defaults().prune.score),
+        )
+    )]
+    pub score: Option<Score>,
+    #[arg(
+        long,
+        value_name = "LOSS",
+        value_parser = choice::of::<Curvature>(CURVATURES),
+        help = stated(
+            "Whose gradients bases and scores know: cross-entropy against the `labels`, in expectation over \
+             the `model`'s own prediction (needs no labels), or the squared change of the `output`",
+            choice::name(&settings::defaults().prune.curvature),
+        )
+    )]
+    pub curvature: Option<Curvature>,
+    #[arg(
+        long,
+        value_name = "N",
+        help = stated(
+            "Training images from which bases and scores are made",
+            settings::defaults().prune.statistics_images,
+        )
+    )]
+    pub statistics_images: Option<usize>,
     #[arg(
         long,
         value_name = "STEPS",
         help = stated(
-            "Training steps over which scores are gathered before a cut",
-            settings::defaults().prune.window_steps,
+            "Training steps between two cuts",
+            "60 with `--score taylor`, else 0",
         )
     )]
     pub window_steps: Option<u64>,
@@ -77,7 +135,14 @@ impl CutArgs {
         if self.exclude.exclude.is_some() {
             prune.exclude.clone_from(&self.exclude.exclude);
         }
-        prune.window_steps = self.window_steps.unwrap_or(prune.window_steps);
+        if let Some(Method::BasisScaling) = self.method {
+            (prune.basis, prune.score) = (Basis::Svd, Score::Taylor);
+        }
+        prune.basis = self.basis.unwrap_or(prune.basis);
+        prune.score = self.score.unwrap_or(prune.score);
+        prune.curvature = self.curvature.unwrap_or(prune.curvature);
+        prune.statistics_images = self.statistics_images.unwrap_or(prune.statistics_images);
+        prune.window_steps = self.window_steps.or(prune.window_steps);
         prune.lr = self.prune_lr.unwrap_or(prune.lr);
         prune.per = self.per.unwrap_or(prune.per);
         prune.align = self.align.unwrap_or(prune.align);
@@ -93,7 +158,7 @@ pub struct RoundArgs {
         value_name = "X",
         help = stated(
             "Share of what remains that one round removes, above 0 and under 1",
-            settings::defaults().prune.step,
+            "0.15 with `--score taylor`, else 0.3",
         )
     )]
     pub step: Option<f64>,
@@ -139,7 +204,7 @@ pub struct RoundArgs {
 impl RoundArgs {
     pub fn apply(&self, settings: &mut Settings) {
         let prune = &mut settings.prune;
-        prune.step = self.step.unwrap_or(prune.step);
+        prune.step = self.step.or(prune.step);
         prune.recovery_epochs = self.recovery_epochs.unwrap_or(prune.recovery_epochs);
         prune.finetune_epochs = self.finetune_epochs.unwrap_or(prune.finetune_epochs);
         prune.halvings = self.halvings.unwrap_or(prune.halvings);

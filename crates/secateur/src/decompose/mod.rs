@@ -13,10 +13,13 @@
 //! own factor per direction (`groups * r` factors in all), so that group `k`'s `j`-th direction is
 //! channel `k * r + j`; the `j`-th directions of all groups are kept or removed together.
 
+mod basis;
+mod evd;
 mod rewrite;
 mod svd;
 
 pub use crate::graph::{FactoredKind, FactoredLayer, factored_layers};
+pub use basis::{Basis, Directions, OutputMoments, directions};
 pub use svd::{Factors, factorize};
 
 use crate::graph::{Graph, LayerShape, Node, Op, Uses, optional};
@@ -112,6 +115,12 @@ pub enum DecomposeError {
     /// The head is not in the graph.
     #[error("the head `{0}` is no convolution or dense layer of the graph")]
     NoSuchHead(String),
+    /// Statistics or weights hold infinities or are not numbers, or an iteration failed.
+    #[error("node `{node}`: its activations or gradients on the data are not finite, so it has no basis")]
+    NoBasis {
+        /// The node's name.
+        node: String,
+    },
     /// A weight holds infinities or is not a number, or the iteration failed.
     #[error(
         "node `{node}`: its weight has no singular value decomposition (are all values finite?)"

@@ -48,7 +48,7 @@ pub enum Of {
 pub enum Keep {
     /// Per channel, the sum and the sum of squares.
     Moments,
-    /// The `[channels, channels]` sum over images and positions of `v v^T`.
+    /// The sums over images and positions of `v` and of `v v^T` `[channels, channels]`.
     SecondMoment,
 }
 

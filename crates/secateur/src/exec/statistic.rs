@@ -5,7 +5,7 @@
 
 use super::Keep;
 use crate::tensor::Floats;
-use ndarray::{Array2, ArrayView3};
+use ndarray::{Array2, ArrayView3, s};
 use rayon::prelude::*;
 
 /// What a tap has gathered, in `f64`.
@@ -28,8 +28,10 @@ pub enum Statistic {
         images: u64,
         /// Positions seen (images times positions).
         count: u64,
+        /// The sum of `v`.
+        sum: Vec<f64>,
         /// The sum of `v v^T`.
-        sum: Array2<f64>,
+        products: Array2<f64>,
     },
 }
 
@@ -53,7 +55,8 @@ impl Statistic {
             Keep::SecondMoment => Self::SecondMoment {
                 images: 0,
                 count: 0,
-                sum: Array2::zeros((channels, channels)),
+                sum: vec![0.0; channels],
+                products: Array2::zeros((channels, channels)),
             },
         }
     }
@@ -61,8 +64,7 @@ impl Statistic {
     /// The number of channels.
     pub(super) fn channels(&self) -> usize {
         match self {
-            Self::Moments { sum, .. } => sum.len(),
-            Self::SecondMoment { sum, .. } => sum.nrows(),
+            Self::Moments { sum, .. } | Self::SecondMoment { sum, .. } => sum.len(),
         }
     }
 
@@ -100,10 +102,20 @@ impl Statistic {
                     }
                 }
             }
-            Self::SecondMoment { images, count, sum } => {
+            Self::SecondMoment {
+                images,
+                count,
+                sum,
+                products,
+            } => {
                 *images += n_images as u64;
                 *count += seen;
-                *sum += &second_moment(batch);
+                for image in batch.outer_iter() {
+                    for (total, row) in sum.iter_mut().zip(image.outer_iter()) {
+                        *total += row.iter().copied().map(f64::from).sum::<f64>();
+                    }
+                }
+                *products += &second_moment(batch);
             }
         }
     }
@@ -126,10 +138,12 @@ fn second_moment(batch: ArrayView3<'_, f32>) -> Array2<f64> {
                 for image in start..end {
                     let offset = (image - start) * n_positions;
                     for channel in 0..n_channels {
-                        for position in 0..n_positions {
-                            columns[[channel, offset + position]] =
-                                f64::from(batch[[image, channel, position]]);
-                        }
+                        let values = batch.slice(s![image, channel, ..]);
+                        let into = s![channel, offset..offset + n_positions];
+                        let into = columns.slice_mut(into);
+                        into.into_iter()
+                            .zip(values)
+                            .for_each(|(into, &value)| *into = f64::from(value));
                     }
                 }
                 ndarray::linalg::general_mat_mul(1.0, &columns, &columns.t(), 1.0, &mut sum);
@@ -190,9 +204,11 @@ mod tests {
             let at =
                 |n: usize, c: usize, p: usize| f64::from(flat[(n * channels + c) * positions + p]);
             let mut want = Array2::zeros((channels, channels));
+            let mut sum = vec![0.0; channels];
             for n in 0..shape[0] {
                 for p in 0..positions {
                     for i in 0..channels {
+                        sum[i] += at(n, i, p);
                         for j in 0..channels {
                             want[[i, j]] += at(n, i, p) * at(n, j, p);
                         }
@@ -205,7 +221,8 @@ mod tests {
             let want = Statistic::SecondMoment {
                 images: shape[0] as u64,
                 count,
-                sum: want,
+                sum,
+                products: want,
             };
             assert_eq!(statistic, want, "shape {shape:?}");
         }

@@ -7,7 +7,7 @@
 
 use super::{Arithmetic, AutoPad, ConvAttrs, Graph, Inferred, Node, Op, SpatialPads};
 use crate::tensor::Tensor;
-use ndarray::{Array2, Array3};
+use ndarray::{Array2, Array3, Axis, IxDyn};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Parameters, and multiply-accumulates for one image.
@@ -142,10 +142,61 @@ impl FactorMatrices {
         let (groups, n, _) = self.basis.dim();
         let mut product = Array3::zeros((groups, n, self.projection.dim().2));
         for (k, mut weight) in product.outer_iter_mut().enumerate() {
-            let scaled = &self.basis.index_axis(ndarray::Axis(0), k) * &self.factors.row(k);
-            weight.assign(&scaled.dot(&self.projection.index_axis(ndarray::Axis(0), k)));
+            let scaled = &self.basis.index_axis(Axis(0), k) * &self.factors.row(k);
+            weight.assign(&scaled.dot(&self.projection.index_axis(Axis(0), k)));
         }
         product
+    }
+}
+
+impl FactorMatrices {
+    /// Writes the matrices into the initializers of `layer`, whose rank they may change; scaling
+    /// factors, basis and projection keep their names. `None` where `graph` is not the one in which
+    /// the layer was found, or the shapes do not fit it.
+    #[must_use]
+    pub fn store(&self, graph: &mut Graph, layer: &FactoredLayer) -> Option<()> {
+        let LayerShape { n, co, groups } = layer.shape;
+        let (found_groups, found_n, rank) = self.basis.dim();
+        let group_co = co / groups.max(1);
+        if (found_groups, found_n) != (groups, n)
+            || self.factors.dim() != (groups, rank)
+            || self.projection.dim() != (groups, rank, group_co)
+        {
+            return None;
+        }
+        let old = graph.initializers.get(&layer.basis_weight)?.shape().to_vec();
+        let floats = |array: Array3<f64>, shape: &[usize]| {
+            let array = array.mapv(|value| value as f32);
+            let array = array.to_shape(IxDyn(shape)).ok()?.to_owned();
+            Some(Tensor::F32(array.into_shared()))
+        };
+        let transposed = |array: &Array3<f64>| array.view().permuted_axes([0, 2, 1]).to_owned();
+        let factors = self.factors.clone().insert_axis(Axis(0));
+        let (basis, factors, projection) = match (layer.kind, old.as_slice()) {
+            (FactoredKind::Convolution, &[_, in_channels, kernel_h, kernel_w]) => (
+                floats(
+                    transposed(&self.basis),
+                    &[groups * rank, in_channels, kernel_h, kernel_w],
+                )?,
+                floats(factors, &[1, groups * rank, 1, 1])?,
+                floats(transposed(&self.projection), &[co, rank, 1, 1])?,
+            ),
+            (FactoredKind::Dense, _) => (
+                floats(self.basis.clone(), &[n, rank])?,
+                floats(factors, &[rank])?,
+                floats(self.projection.clone(), &[rank, co])?,
+            ),
+            (FactoredKind::Convolution, _) => return None,
+        };
+        let arrays = [
+            (&layer.basis_weight, basis),
+            (&layer.factors, factors),
+            (&layer.projection_weight, projection),
+        ];
+        for (name, array) in arrays {
+            graph.initializers.insert(name.clone(), array);
+        }
+        Some(())
     }
 }
 

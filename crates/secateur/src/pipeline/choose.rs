@@ -62,7 +62,11 @@ impl<'c> Choice<'c> {
             rest: self.rest,
             ..SelectConfig::new(goal)
         };
-        select(&self.candidates, scores, &config)
+        let plan = select(&self.candidates, scores, &config)?;
+        Ok(PruningPlan {
+            basis: self.settings.basis,
+            ..plan
+        })
     }
 
     /// The plan that takes the share `step` from the size of the candidates: from their

@@ -7,11 +7,12 @@ use super::stages::{decompose_config, fit_config, shapes, source, transfer_netwo
 use super::{PipelineError, Prepared, Resume, Run, RunKey, Settings, Target, prepare};
 use crate::cost::{self, Cost};
 use crate::data::{Augment, Order, Split};
-use crate::decompose::{DecomposeSummary, convolutions, examine};
+use crate::decompose::{Basis, DecomposeSummary, convolutions, examine};
 use crate::exec::{BatchNormMode, Engine, Request};
 use crate::files::{check_writable, remove_leftovers, write_atomic};
 use crate::fold::{FoldConfig, fold};
 use crate::graph::{Graph, factored_layers};
+use crate::importance::Score;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::report::{CompressReport, LayerKind, LayerResult, Measure, TargetResult, VerifyResult};
@@ -355,7 +356,7 @@ fn factored_layers_after_fold(graph: &Graph) -> std::collections::BTreeSet<Strin
 }
 
 /// Settings that no run can have.
-fn check(settings: &Settings) -> Result<(), PipelineError> {
+pub(super) fn check(settings: &Settings) -> Result<(), PipelineError> {
     let wrong = |setting: &'static str, value: String, want: &'static str| {
         Err(PipelineError::Setting {
             setting,
@@ -364,15 +365,25 @@ fn check(settings: &Settings) -> Result<(), PipelineError> {
         })
     };
     let prune = &settings.prune;
-    if !(prune.step > 0.0 && prune.step < 1.0) {
+    let step = prune.step();
+    if !(step > 0.0 && step < 1.0) {
         return wrong(
             "step",
-            prune.step.to_string(),
+            step.to_string(),
             "more than 0 and less than 1",
         );
     }
-    if prune.window_steps == 0 {
-        return wrong("window-steps", "0".to_owned(), "at least 1");
+    if prune.score == Score::Taylor {
+        if prune.basis != Basis::Svd {
+            let want = "`svd` with `score = taylor`, which is measured in training";
+            return wrong("basis", prune.basis.name().to_owned(), want);
+        }
+        if prune.window_steps() == 0 {
+            let want = "at least 1 with `score = taylor`";
+            return wrong("window-steps", "0".to_owned(), want);
+        }
+    } else if prune.statistics_images == 0 {
+        return wrong("statistics-images", "0".to_owned(), "at least 1");
     }
     if settings.data.batch_size == 0 {
         return wrong("batch-size", "0".to_owned(), "at least 1");

@@ -1,6 +1,7 @@
 //! One cut of a factored network: scores from one window of training, a plan, a smaller graph.
 
 use super::choose::{Choice, File};
+use super::compress::check;
 use super::files::{folded, written};
 use super::score::Scoring;
 use super::stages::{fit_config, shapes, source};
@@ -10,6 +11,7 @@ use crate::exec::Engine;
 use crate::files::check_writable;
 use crate::fold::{FoldConfig, fold};
 use crate::graph::{FactoredLayer, Graph, factored_layers};
+use crate::importance::Scores;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::prune::{PruningPlan, apply};
@@ -32,8 +34,8 @@ pub struct CutJob<'j> {
     pub progress: &'j dyn Progress,
 }
 
-/// Trains the scaling factors for one window while gathering Taylor scores, removes directions until
-/// the targets on size hold, and re-estimates batch norm. Shares are of the network that `fold` makes
+/// Gathers what the scores ask for (statistics, or a window of training), removes directions until
+/// the targets on size hold, and carries batch norm over. Shares are of the network that `fold` makes
 /// of the file that is read.
 ///
 /// # Errors
@@ -42,6 +44,7 @@ pub struct CutJob<'j> {
 pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), PipelineError> {
     let (settings, engine, progress) = (job.settings, job.engine, job.progress);
     check_writable(job.output)?;
+    check(settings)?;
     if settings.prune.targets.is_empty()
         || settings
             .prune
@@ -67,8 +70,15 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
         progress,
     };
     let prune = &settings.prune;
-    let config = fit_config(settings, prune.lr, prune.window_steps);
-    let (trained, _, scores) = scoring.train_and_score(&read.graph, &layers, &config)?;
+    let window = prune.window_steps();
+    let (trained, scores) = if window > 0 {
+        let config = fit_config(settings, prune.lr, window);
+        let (trained, _, scores) = scoring.train_and_score(&read.graph, &layers, &config)?;
+        (trained, scores)
+    } else {
+        (read.graph.clone(), Scores::new())
+    };
+    let ranked = scoring.rank(&trained, &layers, scores)?;
     let (whole, _) = fold(&trained, &FoldConfig::default())?;
     let original = cost::of(&whole, &shapes(&whole, &prepared)?);
     let original_bytes = onnx::to_bytes(&read.with_graph(whole))?.len() as u64;
@@ -82,11 +92,11 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     };
     let mut plans = Vec::new();
     for goal in choice.goals(&wants, file) {
-        plans.push(choice.plan(&scores, goal)?);
+        plans.push(choice.plan(&ranked.state.scores, goal)?);
     }
     let smallest = plans.into_iter().min_by_key(|plan| plan.predicted.params);
     let plan = smallest.ok_or(PipelineError::CutTarget)?;
-    let cut = apply(&trained, &plan)?;
+    let cut = apply(&ranked.adopt(&trained, &plan)?, &plan)?;
     let source = source(&prepared, settings);
     let mut cut = carry_batch_norm(
         engine,

@@ -4,14 +4,14 @@ use super::inspect::inspect_graph;
 use super::stages::{source, transfer_network};
 use super::{PipelineError, Resume, Run, RunKey, Settings, prepare};
 use crate::data::Split;
-use crate::decompose::{DecomposeConfig, OutputScale, convolutions};
+use crate::decompose::{Basis, DecomposeConfig, OutputScale, convolutions};
 use crate::exec::Engine;
 use crate::files::check_writable;
 use crate::fold::{FoldConfig, fold};
 use crate::graph::{Graph, factored_layers};
 use crate::onnx::{self, Model};
 use crate::progress::Progress;
-use crate::prune::{PruningPlan, apply};
+use crate::prune::{PruneError, PruningPlan, apply};
 use crate::report::{FileSize, StageReport, TransferFacts};
 use crate::train::accuracy;
 use crate::transfer::HeadFate;
@@ -138,6 +138,9 @@ pub fn replay_file(
 ) -> Result<StageReport, PipelineError> {
     check_writable(output)?;
     let read = onnx::read(model)?;
+    if plan.basis != Basis::Svd {
+        return Err(PruneError::Basis(plan.basis.name()).into());
+    }
     let graph = apply(&read.graph, plan)?;
     let mut report = written(model, &read, output, graph.clone(), None)?;
     report.folded = Some(folded(&read, &graph, None)?);

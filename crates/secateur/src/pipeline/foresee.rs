@@ -135,8 +135,8 @@ fn stages(settings: &Settings, epochs: u64) -> Vec<String> {
         format!(
             "prune in rounds: {} training steps for scores, then a cut, {:.1} % of what remains at first; up to {} \
              passes to recover",
-            prune.window_steps,
-            100.0 * prune.step,
+            prune.window_steps(),
+            100.0 * prune.step(),
             prune.recovery_epochs,
         ),
         format!("fine-tune: {} passes for scaling factors, batch norm and head", prune.finetune_epochs),

@@ -1,5 +1,6 @@
 //! The recipe: the only place that knows the order of the stages.
 
+mod basis;
 mod choose;
 mod clock;
 mod compress;

@@ -1,6 +1,7 @@
-//! Iterative pruning: train the scaling factors and gather their Taylor scores, cut, and go on
-//! until the targets stop it (docs/method.md, sections 5 and 7).
+//! Iterative pruning: rank the directions (by statistics, or by training the scaling factors and
+//! gathering their Taylor scores), cut, and go on until the targets stop it (docs/method.md, sections 5 and 7).
 
+use super::basis::Ranked;
 use super::choose::{Choice, File, exported_size, is_within, removes_nothing};
 use super::score::Scoring;
 use super::stages::{fit_config, source};
@@ -72,14 +73,16 @@ pub(super) fn prune_in_rounds(
         };
         let plan = PruningPlan {
             version: PLAN_VERSION,
+            basis: settings.basis,
             layers: BTreeMap::new(),
             predicted: start.size,
         };
         window(context, decomposed, start, plan)
     })?;
     let mut rounds = vec![state.round.clone()];
-    let mut pace = Pace::new(settings.step, settings.halvings);
-    while let Some(plan) = next_plan(context, &graph, &state.scores, pace.step)? {
+    let mut pace = Pace::new(settings.step(), settings.halvings);
+    let mut ranked = rank(context, &graph, &state)?;
+    while let Some(plan) = next_plan(context, &graph, &ranked.state.scores, pace.step)? {
         let number = rounds.len();
         let cumulative = if state.plan.layers.is_empty() {
             plan.clone()
@@ -90,7 +93,9 @@ pub(super) fn prune_in_rounds(
             context
                 .run
                 .stage(&format!("round-{number:02}"), context.model, || {
-                    cut_and_train(context, &graph, &plan, cumulative, number, pace.step)
+                    let adopted = ranked.adopt(&graph, &plan)?;
+                    let cut = apply(&adopted, &plan)?;
+                    train_cut(context, &graph, &cut, cumulative, number, pace.step)
                 })?;
         note_round(context, &tried.round);
         rounds.push(tried.round.clone());
@@ -103,6 +108,9 @@ pub(super) fn prune_in_rounds(
         let goes_on = if tried.round.accepted {
             let goes_on = pace.succeeded(spent(context, &tried.round.drop));
             (graph, state) = (cut, tried);
+            if goes_on {
+                ranked = rank(context, &graph, &state)?;
+            }
             goes_on
         } else {
             pace.failed()
@@ -203,23 +211,38 @@ fn next_plan(
     Ok(plan.filter(|plan| !removes_nothing(plan)))
 }
 
-/// Applies a plan, re-estimates batch norm, trains, and trains longer where the accuracy asks for
-/// it.
-fn cut_and_train(
+/// The directions of a round's network and their scores, for the next cut.
+fn rank(
     context: &Context<'_>,
     graph: &Graph,
-    plan: &PruningPlan,
+    state: &RoundState,
+) -> Result<Ranked, PipelineError> {
+    let name = format!("ranked-{:02}", state.round.round);
+    let (graph, state) = context.run.stage(&name, context.model, || {
+        let layers = factored_layers(graph);
+        let scoring = scoring(context);
+        let ranked = scoring.rank(graph, &layers, state.scores.clone())?;
+        Ok((ranked.graph, ranked.state))
+    })?;
+    Ok(Ranked { graph, state })
+}
+
+/// Carries batch norm over to a cut network, trains, and trains longer where the accuracy asks for
+/// it.
+fn train_cut(
+    context: &Context<'_>,
+    graph: &Graph,
+    cut: &Graph,
     cumulative: PruningPlan,
     number: usize,
     step: f64,
 ) -> Result<(Graph, RoundState), PipelineError> {
     let settings = context.settings;
     let source = source(context.prepared, settings);
-    let cut = apply(graph, plan)?;
     let graph = carry_batch_norm(
         context.engine,
         graph,
-        &cut,
+        cut,
         &source,
         settings.prune.batch_norm_images,
         settings.seed,
@@ -274,8 +297,19 @@ fn window(
     mut round: Round,
     plan: PruningPlan,
 ) -> Result<(Graph, RoundState), PipelineError> {
+    let steps = context.settings.prune.window_steps();
+    if steps == 0 {
+        judge(context, graph, &mut round)?;
+        round.val_top1_cut = round.val_top1;
+        let state = RoundState {
+            round,
+            plan,
+            scores: Scores::new(),
+        };
+        return Ok((graph.clone(), state));
+    }
     let training = Training {
-        steps: context.settings.prune.window_steps,
+        steps,
         check_every: 0,
         first_epoch: first_epoch(round.round),
     };
@@ -300,15 +334,18 @@ fn train_and_score(
     let mut config = fit_config(settings, settings.prune.lr, training.steps);
     config.check_every = training.check_every;
     config.first_epoch = training.first_epoch;
-    let scoring = Scoring {
+    scoring(context).train_and_score(graph, &factored_layers(graph), &config)
+}
+
+fn scoring<'c>(context: &Context<'c>) -> Scoring<'c> {
+    Scoring {
         engine: context.engine,
         prepared: context.prepared,
-        settings,
+        settings: context.settings,
         head: context.head,
         logits: context.logits,
         progress: context.progress,
-    };
-    scoring.train_and_score(graph, &factored_layers(graph), &config)
+    }
 }
 
 /// Holds a trained network of a round against the accuracy targets.

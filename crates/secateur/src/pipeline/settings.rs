@@ -2,9 +2,11 @@
 
 use super::Target;
 use crate::data::{Augment, DataKind};
+use crate::decompose::Basis;
 use crate::exec::EngineKind;
+use crate::importance::Score;
 use crate::prune::Per;
-use crate::train::Trainable;
+use crate::train::{Curvature, Trainable};
 use crate::transfer::{HeadChoice, InsertBatchNorm};
 use crate::verify::RuntimeKind;
 use serde::{Deserialize, Serialize};
@@ -110,10 +112,20 @@ pub struct PruneSettings {
     pub targets: Vec<Target>,
     /// Layers to leave alone: a regular expression on node names.
     pub exclude: Option<String>,
-    /// Fraction of the remaining convolution parameters that one round removes (0.15).
-    pub step: f64,
-    /// Training steps over which scores are gathered before a cut (60).
-    pub window_steps: u64,
+    /// In which directions layers are cut (fisher).
+    pub basis: Basis,
+    /// What a direction is worth (fisher); `taylor` goes with the basis `svd`.
+    pub score: Score,
+    /// Of which loss the bases and scores know the gradients (model).
+    pub curvature: Curvature,
+    /// Training images from which bases and scores are made (2048).
+    pub statistics_images: usize,
+    /// Fraction of the remaining convolution parameters that one round removes; where absent 0.15
+    /// with Taylor scores, else 0.3.
+    pub step: Option<f64>,
+    /// Training steps between two cuts; where absent 60 with Taylor scores, which are gathered on
+    /// the way, else 0.
+    pub window_steps: Option<u64>,
     /// Passes over the training images to recover after a cut that loses too much (1).
     pub recovery_epochs: u64,
     /// Passes over the training images at the chosen size (4).
@@ -137,8 +149,12 @@ impl Default for PruneSettings {
         Self {
             targets: vec![Target::AccDrop(1.0)],
             exclude: None,
-            step: 0.15,
-            window_steps: 60,
+            basis: Basis::Fisher,
+            score: Score::Fisher,
+            curvature: Curvature::Model,
+            statistics_images: 2048,
+            step: None,
+            window_steps: None,
             recovery_epochs: 1,
             finetune_epochs: 4,
             lr: 0.002,
@@ -148,6 +164,26 @@ impl Default for PruneSettings {
             margin: 1.5,
             batch_norm_images: 1024,
         }
+    }
+}
+
+impl PruneSettings {
+    /// [`Self::step`], resolved.
+    #[must_use]
+    pub fn step(&self) -> f64 {
+        self.step.unwrap_or(match self.score {
+            Score::Taylor => 0.15,
+            Score::Fisher | Score::Energy | Score::Magnitude | Score::Lamp => 0.3,
+        })
+    }
+
+    /// [`Self::window_steps`], resolved.
+    #[must_use]
+    pub fn window_steps(&self) -> u64 {
+        self.window_steps.unwrap_or(match self.score {
+            Score::Taylor => 60,
+            Score::Fisher | Score::Energy | Score::Magnitude | Score::Lamp => 0,
+        })
     }
 }
 

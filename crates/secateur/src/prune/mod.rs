@@ -10,6 +10,7 @@ mod select;
 pub use apply::{apply, compensate, mask};
 pub use select::{Candidate, Goal, Per, SelectConfig, SelectError, select};
 
+use crate::decompose::Basis;
 use crate::graph::Size;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,11 +24,19 @@ pub const PLAN_VERSION: u32 = 1;
 pub struct PruningPlan {
     /// [`PLAN_VERSION`].
     pub version: u32,
+    /// The basis whose directions are meant. Those of any but the singular vectors depend on data, so
+    /// their plan tells ranks, and cannot be repeated on a file.
+    #[serde(default = "svd")]
+    pub basis: Basis,
     /// By layer name; layers that are not named stay as they are.
     pub layers: BTreeMap<String, LayerPlan>,
     /// Size after the cut under the size rule: the planned layers and what the selection was told of
     /// the rest.
     pub predicted: Size,
+}
+
+fn svd() -> Basis {
+    Basis::Svd
 }
 
 /// Which directions of one layer stay.
@@ -64,6 +73,7 @@ impl PruningPlan {
         }
         Ok(Self {
             version: PLAN_VERSION,
+            basis: next.basis,
             layers,
             predicted: next.predicted,
         })
@@ -112,6 +122,12 @@ pub enum PruneError {
     /// The plan was written in another format.
     #[error("the plan has version {0}, but version {PLAN_VERSION} is known")]
     Version(u32),
+    /// The plan's directions are not those of a file.
+    #[error(
+        "the plan is one of the {0} basis, whose directions depend on the data it was made with: \
+         cut the file again with `secateur prune --target`, or make plans with `--basis svd`"
+    )]
+    Basis(&'static str),
     /// The graph has no factored layer of that name.
     #[error("the plan names layer `{0}`, but the graph has no factored layer of that name")]
     NoSuchLayer(String),

@@ -1,6 +1,7 @@
 //! One ranking of the directions of all layers.
 
 use super::{LayerPlan, PLAN_VERSION, PruningPlan};
+use crate::decompose::Basis;
 use crate::graph::{FactoredLayer, LayerShape, Size};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -363,6 +364,7 @@ fn plan(layers: &[Layer<'_>], predicted: Size) -> PruningPlan {
     };
     PruningPlan {
         version: PLAN_VERSION,
+        basis: Basis::Svd,
         layers: layers.iter().map(plan).collect(),
         predicted,
     }

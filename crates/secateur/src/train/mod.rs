@@ -6,6 +6,7 @@ mod checkpoint;
 mod evaluate;
 mod fit;
 mod loss;
+mod moments;
 mod optimizer;
 mod trainable;
 
@@ -17,6 +18,7 @@ pub use checkpoint::{CheckpointError, CheckpointFile, CheckpointStore, FitState,
 pub use evaluate::{AccuracyDrop, EngineAccuracy, accuracy};
 pub use fit::{CheckRecord, FitConfig, FitSummary, Schedule, StepRecord, fit, steps_per_epoch};
 pub use loss::{Loss, cross_entropy, predicted_class};
+pub use moments::{Curvature, MomentsConfig, output_moments};
 pub use optimizer::{Optimizer, Rule};
 pub use trainable::{Trainable, names};
 

@@ -196,6 +196,7 @@ fn plan(keep: &[(&str, usize, &[usize])]) -> PruningPlan {
         .collect();
     PruningPlan {
         version: PLAN_VERSION,
+        basis: secateur::decompose::Basis::Svd,
         layers,
         predicted: Size::default(),
     }

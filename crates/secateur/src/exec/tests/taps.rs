@@ -159,17 +159,20 @@ fn check_forward_feeds_activation_taps_only(engine: &dyn Engine) {
             images: 3,
             count: 48,
             sum,
+            products,
         },
     )) = statistics.first_key_value()
     else {
         panic!("{statistics:?}");
     };
-    let mut want = [[0.0; 2]; 2];
+    let (mut want, mut want_sum) = ([[0.0; 2]; 2], [0.0; 2]);
     for n in 0..3 {
         for h in 0..4 {
             for w in 0..4 {
                 let b0 = f64::from((input[[n, 0, h, w]] * 0.5).max(0.0));
                 let b1 = f64::from((input[[n, 1, h, w]] * -2.0).max(0.0));
+                want_sum[0] += b0;
+                want_sum[1] += b1;
                 want[0][0] += b0 * b0;
                 want[0][1] += b0 * b1;
                 want[1][1] += b1 * b1;
@@ -179,8 +182,9 @@ fn check_forward_feeds_activation_taps_only(engine: &dyn Engine) {
     want[1][0] = want[0][1];
     for i in 0..2 {
         for j in 0..2 {
-            assert!((sum[[i, j]] - want[i][j]).abs() < 1e-6 * want[i][j].abs().max(1.0));
+            assert!((products[[i, j]] - want[i][j]).abs() < 1e-6 * want[i][j].abs().max(1.0));
         }
+        assert!((sum[i] - want_sum[i]).abs() < 1e-6 * want_sum[i].max(1.0));
     }
     assert!(session.statistics().is_empty());
 }

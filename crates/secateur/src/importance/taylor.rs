@@ -6,13 +6,11 @@
 //! layer the `j`-th directions of all groups go together, so `s_j dL/ds_j` is summed over the groups
 //! before it is squared.
 
+use super::Scores;
 use crate::graph::{FactorMatrices, FactoredLayer};
 use crate::tensor::Floats;
 use ndarray::{Array2, ArrayView3};
 use std::collections::BTreeMap;
-
-/// By layer name, a score per direction: what removing it costs.
-pub type Scores = BTreeMap<String, Vec<f64>>;
 
 /// Gradients that cannot be scored.
 #[derive(Debug, thiserror::Error)]

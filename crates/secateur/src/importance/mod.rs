@@ -1,0 +1,12 @@
+//! Scores of directions: what removing each one costs.
+
+mod direction;
+mod taylor;
+
+pub use direction::{Score, score};
+pub use taylor::{ImportanceError, TaylorWindow, scaling_gradient};
+
+use std::collections::BTreeMap;
+
+/// By layer name, a score per direction: what removing it costs.
+pub type Scores = BTreeMap<String, Vec<f64>>;

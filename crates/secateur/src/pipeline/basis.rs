@@ -1,0 +1,143 @@
+//! The basis in which the next cut is made, with the scores of its directions (docs/method.md,
+//! section 4): statistics of the network as it is now, so a later cut sees what earlier ones did.
+
+use super::PipelineError;
+use super::score::Scoring;
+use super::stages::source;
+use crate::decompose::{Basis, DecomposeError, Directions, OutputMoments, directions};
+use crate::graph::{FactoredLayer, Graph, factored_layers};
+use crate::importance::{Score, Scores, score};
+use crate::prune::{PruningPlan, compensate};
+use crate::tensor::Tensor;
+use crate::train::{MomentsConfig, output_moments};
+use ndarray::Array1;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A network whose layers are written in the directions that are scored.
+#[derive(Clone, Debug)]
+pub(super) struct Ranked {
+    pub graph: Graph,
+    pub state: RankedState,
+}
+
+/// What is known of those directions.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct RankedState {
+    pub scores: Scores,
+    /// By layer, the mean of each basis activation. Layers without a bias have none: batch norm
+    /// follows them, and takes the mean over.
+    means: BTreeMap<String, Vec<f64>>,
+}
+
+impl Scoring<'_> {
+    /// The directions of `layers` in the basis of the settings, with their scores. Taylor scores are
+    /// `taylor`, those that training has gathered for the directions as they are.
+    pub(super) fn rank(
+        &self,
+        graph: &Graph,
+        layers: &[FactoredLayer],
+        taylor: Scores,
+    ) -> Result<Ranked, PipelineError> {
+        let settings = &self.settings.prune;
+        if settings.score == Score::Taylor {
+            let state = RankedState {
+                scores: taylor,
+                ..RankedState::default()
+            };
+            let graph = graph.clone();
+            return Ok(Ranked { graph, state });
+        }
+        let outputs: Vec<String> = layers.iter().map(|layer| layer.output.clone()).collect();
+        let moments = output_moments(
+            self.engine,
+            graph,
+            self.logits,
+            &outputs,
+            &source(self.prepared, self.settings),
+            &MomentsConfig {
+                images: settings.statistics_images,
+                curvature: settings.curvature,
+                seed: self.settings.seed,
+            },
+            self.progress,
+        )?;
+        self.progress.begin("bases", layers.len() as u64);
+        let found: Vec<Result<Directions, PipelineError>> = layers
+            .par_iter()
+            .map(|layer| {
+                let found = moments
+                    .get(&layer.output)
+                    .and_then(|moments| layer_directions(settings.basis, graph, layer, moments));
+                self.progress.advance(1);
+                found.ok_or_else(|| {
+                    let node = layer.name.clone();
+                    DecomposeError::NoBasis { node }.into()
+                })
+            })
+            .collect();
+        self.progress.end();
+        let mut ranked = Ranked {
+            graph: graph.clone(),
+            state: RankedState::default(),
+        };
+        for (layer, found) in layers.iter().zip(found) {
+            let found = found?;
+            let Some(scores) = score(settings.score, &found) else {
+                continue;
+            };
+            if found.matrices.store(&mut ranked.graph, layer).is_none() {
+                let node = layer.name.clone();
+                return Err(DecomposeError::NoBasis { node }.into());
+            }
+            ranked.state.scores.insert(layer.name.clone(), scores);
+            if layer.bias.is_some() {
+                let means = found.means.iter().copied().collect();
+                ranked.state.means.insert(layer.name.clone(), means);
+            }
+        }
+        Ok(ranked)
+    }
+}
+
+fn layer_directions(
+    basis: Basis,
+    graph: &Graph,
+    layer: &FactoredLayer,
+    moments: &OutputMoments,
+) -> Option<Directions> {
+    let weight = layer.matrices(graph)?.product();
+    let bias: Option<Array1<f64>> = layer
+        .bias
+        .as_ref()
+        .and_then(|name| graph.initializers.get(name).and_then(Tensor::as_floats))
+        .map(|bias| bias.iter().map(|&value| f64::from(value)).collect());
+    let bias = bias.filter(|bias| bias.len() == layer.shape.co);
+    let bias = bias.as_ref().map(|bias| bias.view());
+    directions(basis, weight.view(), bias, moments, layer.rank)
+}
+
+impl Ranked {
+    /// `graph` with the layers that `plan` cuts written in the scored directions, the means of those
+    /// that go added to their biases. Layers that lose nothing stay as they are, to the bit.
+    pub(super) fn adopt(&self, graph: &Graph, plan: &PruningPlan) -> Result<Graph, PipelineError> {
+        let mut result = graph.clone();
+        let is_cut = |layer: &FactoredLayer| {
+            let plan = plan.layers.get(&layer.name);
+            plan.is_some_and(|plan| plan.keep.len() < plan.rank)
+        };
+        for layer in factored_layers(graph).iter().filter(|layer| is_cut(layer)) {
+            for name in [
+                &layer.basis_weight,
+                &layer.factors,
+                &layer.projection_weight,
+            ] {
+                if let Some(array) = self.graph.initializers.get(name) {
+                    result.initializers.insert(name.clone(), array.clone());
+                }
+            }
+        }
+        Ok(compensate(&result, plan, &self.state.means)?)
+    }
+}

@@ -1,0 +1,256 @@
+//! What the data say of a network's layers: moments of their outputs and of the loss gradients there
+//! (docs/method.md, section 4), in one pass over some training images.
+
+use super::{Source, TrainError, cross_entropy, training_batches};
+use crate::decompose::OutputMoments;
+use crate::exec::{BatchNormMode, Engine, Keep, Of, Request, Statistic, Tap};
+use crate::graph::Graph;
+use crate::progress::Progress;
+use crate::tensor::Floats;
+use ndarray::{ArcArray, Array1, Array2, Axis, IxDyn};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Of which loss gradients are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Curvature {
+    /// Cross-entropy against the labels of the data (empirical Fisher).
+    Labels,
+    /// Cross-entropy against the network's own prediction `p`, in expectation over the classes (true
+    /// Fisher): needs no labels. The gradient of an image's logits is `B e` with
+    /// `B B^T = diag(p) - p p^T` and random signs `e`, which has the second moment that drawing a
+    /// label has, at less variance, as every class takes part in every draw.
+    #[default]
+    Model,
+    /// Half the squared change of the outputs: needs no classifier. Random signs again.
+    Output,
+}
+
+/// How to gather.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MomentsConfig {
+    /// Training images, drawn with `seed`.
+    pub images: usize,
+    /// The loss.
+    pub curvature: Curvature,
+    /// Seed of the images and of the random signs.
+    pub seed: u64,
+}
+
+/// The moments of each of the `values` (outputs of layers) in `graph`, whose class scores are
+/// `logits`. A value that the logits do not depend on has a gradient of zeros.
+///
+/// # Errors
+/// [`TrainError`] where the graph does not run or an image cannot be read.
+pub fn output_moments(
+    engine: &dyn Engine,
+    graph: &Graph,
+    logits: &str,
+    values: &[String],
+    source: &Source<'_>,
+    config: &MomentsConfig,
+    progress: &dyn Progress,
+) -> Result<BTreeMap<String, OutputMoments>, TrainError> {
+    let tap = |value: &String, of| Tap {
+        value: value.clone(),
+        of,
+        keep: Keep::SecondMoment,
+    };
+    let sides = [Of::Activation, Of::Gradient];
+    let mut session = engine.session(&Request {
+        graph,
+        outputs: vec![logits.to_owned()],
+        trainable: Vec::new(),
+        taps: values
+            .iter()
+            .flat_map(|value| sides.map(|of| tap(value, of)))
+            .collect(),
+        batch_norm: BatchNormMode::Stored,
+    })?;
+    let batches = training_batches(source, config.images, config.seed)?;
+    let n_images = batches.iter().map(|batch| batch.labels.len() as u64).sum();
+    progress.begin("statistics", n_images);
+    let mut signs = ChaCha8Rng::seed_from_u64(config.seed);
+    for batch in &batches {
+        session.step(&batch.images, &mut |outputs| {
+            vec![seed_gradient(
+                &outputs[0],
+                &batch.labels,
+                config.curvature,
+                &mut signs,
+            )]
+        })?;
+        progress.advance(batch.labels.len() as u64);
+    }
+    progress.end();
+    let statistics = session.take_statistics();
+    let moments = |value: &String| {
+        let Some(Statistic::SecondMoment {
+            images,
+            count,
+            sum,
+            products,
+        }) = statistics.get(&tap(value, Of::Activation))
+        else {
+            return None;
+        };
+        let (images, count) = ((*images).max(1) as f64, (*count).max(1) as f64);
+        let positions = count / images;
+        let mean = Array1::from(sum.clone()) / count;
+        let square = mean
+            .view()
+            .insert_axis(Axis(1))
+            .dot(&mean.view().insert_axis(Axis(0)));
+        let covariance = (products / count - square) * positions;
+        let gradient = match statistics.get(&tap(value, Of::Gradient)) {
+            Some(Statistic::SecondMoment {
+                count, products, ..
+            }) => products / (*count).max(1) as f64,
+            _ => Array2::zeros(covariance.dim()),
+        };
+        let moments = OutputMoments {
+            mean,
+            covariance,
+            gradient,
+        };
+        Some((value.clone(), moments))
+    };
+    Ok(values.iter().filter_map(moments).collect())
+}
+
+/// The gradient of each image's own loss with respect to its logits, not divided by the batch size.
+fn seed_gradient(
+    logits: &Floats,
+    labels: &[usize],
+    curvature: Curvature,
+    signs: &mut ChaCha8Rng,
+) -> Floats {
+    let n_images = labels.len().max(1);
+    if curvature == Curvature::Labels {
+        let mean_gradient = cross_entropy(logits, labels, 0.0).gradient;
+        return mean_gradient.mapv(|value| value * n_images as f32).into_shared();
+    }
+    let n_classes = (logits.len() / n_images).max(1);
+    let values: Vec<f32> = logits.iter().copied().collect();
+    let mut gradient = Vec::with_capacity(values.len());
+    for row in values.chunks(n_classes) {
+        let sign: Vec<f64> = row
+            .iter()
+            .map(|_| if signs.random::<bool>() { 1.0 } else { -1.0 })
+            .collect();
+        if curvature == Curvature::Output {
+            gradient.extend(sign.iter().map(|&sign| sign as f32));
+            continue;
+        }
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let temp: f64 = std::env::var("SEC_TEMP").ok().and_then(|v| v.parse().ok()).unwrap_or(1.0);
+        let exps: Vec<f64> = row.iter().map(|&v| (f64::from(v - largest) / temp).exp()).collect();
+        let sum: f64 = exps.iter().sum();
+        let root = |exp: &f64| (exp / sum).sqrt();
+        let along: f64 = exps.iter().zip(&sign).map(|(exp, sign)| root(exp) * sign).sum();
+        gradient.extend(
+            exps.iter()
+                .zip(&sign)
+                .map(|(exp, sign)| (root(exp) * sign - exp / sum * along) as f32),
+        );
+    }
+    let shape = IxDyn(logits.shape());
+    ArcArray::from_shape_vec(shape.clone(), gradient).unwrap_or_else(|_| ArcArray::zeros(shape))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::data::{DataOptions, Dataset, Preprocess};
+    use crate::exec::{BurnEngine, NativeEngine};
+    use crate::graph::samples::conv_and_batch_norm;
+
+    fn floats(shape: &[usize], values: &[f32]) -> Floats {
+        ArcArray::from_shape_vec(IxDyn(shape), values.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn random_signs_have_the_second_moment_of_the_fisher_matrix() {
+        let logits = floats(&[1, 3], &[1.0, 0.0, -2.0]);
+        let exps = [1.0_f64.exp(), 1.0, (-2.0_f64).exp()];
+        let p = exps.map(|exp| exp / exps.iter().sum::<f64>());
+        let mut signs = ChaCha8Rng::seed_from_u64(1);
+        let (mut moment, draws) = ([[0.0; 3]; 3], 20_000);
+        for _ in 0..draws {
+            let gradient = seed_gradient(&logits, &[0], Curvature::Model, &mut signs);
+            for i in 0..3 {
+                for j in 0..3 {
+                    moment[i][j] += f64::from(gradient[[0, i]] * gradient[[0, j]]) / f64::from(draws);
+                }
+            }
+        }
+        for i in 0..3 {
+            for j in 0..3 {
+                let fisher = if i == j { p[i] } else { 0.0 } - p[i] * p[j];
+                assert!((moment[i][j] - fisher).abs() < 0.01, "{moment:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn labels_give_the_gradient_of_each_images_own_loss() {
+        let logits = floats(&[2, 2], &[0.0, 0.0, 3.0_f32.ln(), 0.0]);
+        let mut signs = ChaCha8Rng::seed_from_u64(1);
+        let gradient = seed_gradient(&logits, &[0, 1], Curvature::Labels, &mut signs);
+        let want = [-0.5, 0.5, 0.75, -0.75];
+        assert!(gradient.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-6));
+    }
+
+    #[test]
+    fn moments_are_those_of_all_images_and_positions() {
+        let options = DataOptions {
+            limit: Some(120),
+            ..DataOptions::default()
+        };
+        let dataset = Dataset::digits(&options).unwrap();
+        let preprocess = Preprocess::parse("unit", 8, 8, 1).unwrap();
+        let source = Source {
+            dataset: &dataset,
+            preprocess: &preprocess,
+            batch_size: 16,
+        };
+        // Two channels, the second twice the first: rank 1.
+        let graph = conv_and_batch_norm(floats(&[2, 1, 1, 1], &[1.0, 2.0]), 0.0, 1.0);
+        let output = graph.outputs[0].name.clone();
+        let config = MomentsConfig {
+            images: 64,
+            curvature: Curvature::Output,
+            seed: 4,
+        };
+        let images = training_batches(&source, 64, 4).unwrap();
+        let pixels: Vec<f64> = images
+            .iter()
+            .flat_map(|batch| batch.images.iter().map(|&v| f64::from(v)))
+            .collect();
+        let mean = pixels.iter().sum::<f64>() / pixels.len() as f64;
+        let variance = pixels.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / pixels.len() as f64;
+        let engines: [&dyn Engine; 2] = [&NativeEngine::new(), &BurnEngine::new()];
+        for engine in engines {
+            let values = ["conv".to_owned()];
+            let progress = crate::progress::Silent;
+            let found =
+                output_moments(engine, &graph, &output, &values, &source, &config, &progress)
+                    .unwrap();
+            let found = &found["conv"];
+            for i in 0..2 {
+                let scale = (i + 1) as f64;
+                assert!((found.mean[i] - scale * mean).abs() < 1e-5);
+                for j in 0..2 {
+                    let want = 64.0 * scale * (j + 1) as f64 * variance;
+                    assert!((found.covariance[[i, j]] - want).abs() < 1e-4 * want);
+                }
+                // Batch norm divides by the stored deviation, sqrt(1 + eps).
+                assert!((found.gradient[[i, i]] - 1.0).abs() < 1e-4);
+            }
+        }
+    }
+}

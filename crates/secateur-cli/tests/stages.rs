@@ -55,7 +55,9 @@ fn the_single_stages_make_a_smaller_network() {
         "params=60%",
     ];
     prune.extend(DIGITS);
-    prune.extend(["--window-steps", "4", "--save-plan", "plan.json"]);
+    let basis_scaling = ["--method", "basis-scaling", "--window-steps", "4"];
+    prune.extend(basis_scaling);
+    prune.extend(["--save-plan", "plan.json"]);
     let pruned = object(&place, &prune);
     assert_eq!(pruned["goal_met"], true);
 
@@ -95,6 +97,55 @@ fn the_single_stages_make_a_smaller_network() {
         differs.stderr.contains("beyond the tolerance"),
         "{}",
         differs.stderr
+    );
+}
+
+#[test]
+fn each_basis_cuts_to_size_and_its_plan_says_where_it_belongs() {
+    let place = Place::new();
+    let model = place.fixture("small.onnx");
+    object(&place, &["decompose", &model, "-o", "factored.onnx"]);
+    for basis in ["svd", "white", "fisher"] {
+        let mut prune = vec!["prune", "factored.onnx", "-o", "pruned.onnx"];
+        prune.extend(["--target", "params=60%", "--basis", basis]);
+        prune.extend(["--statistics-images", "96", "--save-plan", "plan.json"]);
+        prune.extend(DIGITS);
+        let pruned = object(&place, &prune);
+        assert_eq!(pruned["goal_met"], true, "{basis}");
+        let replay = [
+            "prune",
+            "factored.onnx",
+            "--plan",
+            "plan.json",
+            "-o",
+            "again.onnx",
+        ];
+        let replayed = place.run(&replay);
+        if basis == "svd" {
+            assert_eq!(replayed.status, 0, "{}", replayed.stderr);
+        } else {
+            assert_eq!(replayed.status, 2);
+            let says = format!("the plan is one of the {basis} basis");
+            assert!(replayed.stderr.contains(&says), "{}", replayed.stderr);
+        }
+    }
+    // Taylor scores belong to the singular vectors.
+    let mut prune = vec![
+        "prune",
+        "factored.onnx",
+        "-o",
+        "pruned.onnx",
+        "--target",
+        "params=60%",
+    ];
+    prune.extend(["--score", "taylor"]);
+    prune.extend(DIGITS);
+    let refused = place.run(&prune);
+    assert_eq!(refused.status, 2);
+    assert!(
+        refused.stderr.contains("`basis` is fisher"),
+        "{}",
+        refused.stderr
     );
 }
 

@@ -30,15 +30,32 @@ use std::io::Write;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn parse<T: DeserializeOwned>(name: &str) -> Result<T> {
-    Ok(serde_json::from_value(serde_json::Value::String(name.to_owned()))?)
+    Ok(serde_json::from_value(serde_json::Value::String(
+        name.to_owned(),
+    ))?)
 }
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [model, data, preprocess, unit, shares, images, tested, methods @ ..] = &args[..] else {
-        return Err("want MODEL DATA PREPROCESS params|macs SHARES IMAGES TESTED [METHOD ...]".into());
+    let [
+        model,
+        data,
+        preprocess,
+        unit,
+        shares,
+        images,
+        tested,
+        methods @ ..,
+    ] = &args[..]
+    else {
+        return Err(
+            "want MODEL DATA PREPROCESS params|macs SHARES IMAGES TESTED [METHOD ...]".into(),
+        );
     };
-    let shares: Vec<f64> = shares.split(',').map(str::parse).collect::<std::result::Result<_, _>>()?;
+    let shares: Vec<f64> = shares
+        .split(',')
+        .map(str::parse)
+        .collect::<std::result::Result<_, _>>()?;
     let (images, tested): (usize, usize) = (images.parse()?, tested.parse()?);
     let engine = NativeEngine::new();
     let graph = secateur::onnx::read(std::path::Path::new(model))?.graph;
@@ -91,7 +108,8 @@ fn main() -> Result<()> {
             return Err(format!("`{method}` is not BASIS:SCORE:LOSS").into());
         };
         let (wanted, kind): (Basis, Score) = (parse(basis)?, parse(score_name)?);
-        let (mut ranked, mut scores, mut means) = (factored.clone(), Scores::new(), BTreeMap::new());
+        let (mut ranked, mut scores, mut means) =
+            (factored.clone(), Scores::new(), BTreeMap::new());
         if kind == Score::Taylor {
             scores = taylor(&engine, &factored, &head.logits, &source, images)?;
         } else {
@@ -103,7 +121,13 @@ fn main() -> Result<()> {
                 };
                 let values: Vec<String> = layers.iter().map(|layer| layer.output.clone()).collect();
                 let found = output_moments(
-                    &engine, &graph, &head.logits, &values, &source, &config, &Silent,
+                    &engine,
+                    &graph,
+                    &head.logits,
+                    &values,
+                    &source,
+                    &config,
+                    &Silent,
                 )?;
                 moments.insert(loss.to_owned(), found);
             }
@@ -111,7 +135,11 @@ fn main() -> Result<()> {
                 let weight = layer.matrices(&factored).ok_or("no matrices")?.product();
                 let bias = layer.bias.as_ref().and_then(|name| {
                     let bias = factored.initializers.get(name)?.as_floats()?;
-                    Some(bias.iter().map(|&value| f64::from(value)).collect::<ndarray::Array1<f64>>())
+                    Some(
+                        bias.iter()
+                            .map(|&value| f64::from(value))
+                            .collect::<ndarray::Array1<f64>>(),
+                    )
                 });
                 let bias = bias.as_ref().map(|bias| bias.view());
                 let known = &moments[loss][&layer.output];
@@ -121,13 +149,19 @@ fn main() -> Result<()> {
                 if layer.bias.is_some() {
                     means.insert(layer.name.clone(), found.means.iter().copied().collect());
                 }
-                found.matrices.store(&mut ranked, layer).ok_or("does not fit")?;
+                found
+                    .matrices
+                    .store(&mut ranked, layer)
+                    .ok_or("does not fit")?;
             }
         }
         for share in &shares {
             let (goal, per) = match unit.as_str() {
                 "macs" => (Goal::Macs((share * full.macs as f64) as u64), Per::Mac),
-                _ => (Goal::Params((share * full.params as f64) as u64), Per::Parameter),
+                _ => (
+                    Goal::Params((share * full.params as f64) as u64),
+                    Per::Parameter,
+                ),
             };
             let config = SelectConfig {
                 per,
@@ -154,7 +188,12 @@ fn main() -> Result<()> {
 /// Size of a graph as it would be exported.
 fn exported(graph: &Graph, prepared: &Prepared) -> Result<Size> {
     let (folded, _) = fold(graph, &FoldConfig::default())?;
-    let shapes = infer_images(&folded, 1, prepared.preprocess.height, prepared.preprocess.width)?;
+    let shapes = infer_images(
+        &folded,
+        1,
+        prepared.preprocess.height,
+        prepared.preprocess.width,
+    )?;
     let cost = cost::of(&folded, &shapes);
     Ok(Size {
         params: cost.params,
@@ -174,7 +213,12 @@ fn taylor(
     let trainable: Vec<String> = window.initializers().map(str::to_owned).collect();
     let values: BTreeMap<_, _> = trainable
         .iter()
-        .filter_map(|name| Some((name.clone(), graph.initializers.get(name)?.as_floats()?.clone())))
+        .filter_map(|name| {
+            Some((
+                name.clone(),
+                graph.initializers.get(name)?.as_floats()?.clone(),
+            ))
+        })
         .collect();
     let mut session = engine.session(&Request {
         graph,

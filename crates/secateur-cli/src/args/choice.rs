@@ -47,6 +47,14 @@ pub fn fraction(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A weight from 0 to 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(format!("`{text}` is not from 0 to 1")),
+    }
+}
+
 /// A number above zero.
 pub fn positive(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
@@ -73,6 +81,10 @@ mod tests {
         assert_eq!(fraction("0.25").unwrap(), 0.25);
         for text in ["1", "-0.1", "NaN", "x"] {
             assert!(fraction(text).is_err(), "{text}");
+        }
+        assert_eq!(share("1").unwrap(), 1.0);
+        for text in ["1.1", "-0.1", "NaN"] {
+            assert!(share(text).is_err(), "{text}");
         }
         for text in ["0", "-1", "inf", "NaN"] {
             assert!(positive(text).is_err(), "{text}");

@@ -2,9 +2,9 @@
 
 use super::{choice, settings, stated};
 use clap::{Args, ValueEnum};
-use secateur::pipeline::{Settings, Target};
 use secateur::decompose::Basis;
 use secateur::importance::Score;
+use secateur::pipeline::{Settings, Target};
 use secateur::prune::Per;
 use secateur::train::Curvature;
 
@@ -182,6 +182,17 @@ pub struct RoundArgs {
     pub finetune_epochs: Option<u64>,
     #[arg(
         long,
+        value_name = "X",
+        value_parser = choice::share,
+        help = stated(
+            "Weight of the uncut network's class scores beside the labels in training after a cut, 0 to 1; \
+             none with `--score taylor`",
+            settings::defaults().prune.distillation,
+        )
+    )]
+    pub distillation: Option<f64>,
+    #[arg(
+        long,
         value_name = "N",
         help = stated(
             "The least step that is worth a round: the first one, halved this often",
@@ -207,6 +218,7 @@ impl RoundArgs {
         prune.step = self.step.or(prune.step);
         prune.recovery_epochs = self.recovery_epochs.unwrap_or(prune.recovery_epochs);
         prune.finetune_epochs = self.finetune_epochs.unwrap_or(prune.finetune_epochs);
+        prune.distillation = self.distillation.unwrap_or(prune.distillation);
         prune.halvings = self.halvings.unwrap_or(prune.halvings);
         prune.margin = self.margin.unwrap_or(prune.margin);
     }

@@ -168,7 +168,11 @@ fn principal(
     let metric = Eigen::of(gradient)?;
     let largest = metric.values.first().copied().unwrap_or_default();
     // A layer without any gradient is measured by its outputs alone.
-    let floor = if largest > 0.0 { GRADIENT_FLOOR * largest } else { 1.0 };
+    let floor = if largest > 0.0 {
+        GRADIENT_FLOOR * largest
+    } else {
+        1.0
+    };
     let root = metric.map(|value| value.max(floor).sqrt());
     let inverse_root = metric.map(|value| value.max(floor).sqrt().recip());
     let vectors = Eigen::of(root.dot(&covariance).dot(&root).view())?.vectors;
@@ -209,8 +213,9 @@ mod tests {
     /// A layer with patches and gradients of its own, all moments over the samples exact.
     fn case(groups: usize, n: usize, group_co: usize, seed: u64) -> Case {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut random =
-            |shape: (usize, usize)| Array2::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0));
+        let mut random = |shape: (usize, usize)| {
+            Array2::from_shape_simple_fn(shape, || rng.random_range(-1.0..1.0))
+        };
         let (samples, co) = (4 * n.max(group_co) + 3, groups * group_co);
         let mut weight = Array3::zeros((groups, n, group_co));
         let mut outputs = Array2::zeros((samples, co));
@@ -247,7 +252,9 @@ mod tests {
     }
 
     fn max_abs(values: impl IntoIterator<Item = f64>) -> f64 {
-        values.into_iter().fold(0.0, |largest, value: f64| largest.max(value.abs()))
+        values
+            .into_iter()
+            .fold(0.0, |largest, value: f64| largest.max(value.abs()))
     }
 
     const BASES: [Basis; 3] = [Basis::Svd, Basis::White, Basis::Fisher];
@@ -299,9 +306,13 @@ mod tests {
         let cost = |rank: usize, basis: Basis| {
             let bias = Some(case.bias.view());
             let found = directions(basis, case.weight.view(), bias, &case.moments, rank).unwrap();
-            let change =
-                &found.matrices.product().index_axis(Axis(0), 0) - &case.weight.index_axis(Axis(0), 0);
-            let metric = change.t().dot(&omega).dot(&change).dot(&case.moments.gradient);
+            let change = &found.matrices.product().index_axis(Axis(0), 0)
+                - &case.weight.index_axis(Axis(0), 0);
+            let metric = change
+                .t()
+                .dot(&omega)
+                .dot(&change)
+                .dot(&case.moments.gradient);
             metric.diag().sum()
         };
         let bias = Some(case.bias.view());
@@ -323,8 +334,8 @@ mod tests {
         let kept = |basis: Basis| {
             let bias = Some(case.bias.view());
             let found = directions(basis, case.weight.view(), bias, &case.moments, 3).unwrap();
-            let change =
-                &found.matrices.product().index_axis(Axis(0), 0) - &case.weight.index_axis(Axis(0), 0);
+            let change = &found.matrices.product().index_axis(Axis(0), 0)
+                - &case.weight.index_axis(Axis(0), 0);
             let made = case.patches[0].dot(&change);
             (&made * &made).sum()
         };
@@ -337,7 +348,13 @@ mod tests {
         let case = case(1, 4, 4, 1);
         let mut moments = case.moments.clone();
         moments.mean = Array1::zeros(3);
-        assert_eq!(directions(Basis::White, case.weight.view(), None, &moments, 2), None);
-        assert_eq!(directions(Basis::White, case.weight.view(), None, &case.moments, 5), None);
+        assert_eq!(
+            directions(Basis::White, case.weight.view(), None, &moments, 2),
+            None
+        );
+        assert_eq!(
+            directions(Basis::White, case.weight.view(), None, &case.moments, 5),
+            None
+        );
     }
 }

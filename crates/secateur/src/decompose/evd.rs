@@ -86,6 +86,12 @@ mod tests {
         let square = root.dot(&root);
         assert!((square[[0, 0]] - 2.0).abs() < 1e-14 && (square[[0, 1]] - 1.0).abs() < 1e-14);
         assert_eq!(Eigen::of(array![[f64::NAN]].view()), None);
-        assert_eq!(Eigen::of(Array2::zeros((0, 0)).view()).unwrap().values.len(), 0);
+        assert_eq!(
+            Eigen::of(Array2::zeros((0, 0)).view())
+                .unwrap()
+                .values
+                .len(),
+            0
+        );
     }
 }

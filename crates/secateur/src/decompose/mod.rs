@@ -116,7 +116,9 @@ pub enum DecomposeError {
     #[error("the head `{0}` is no convolution or dense layer of the graph")]
     NoSuchHead(String),
     /// Statistics or weights hold infinities or are not numbers, or an iteration failed.
-    #[error("node `{node}`: its activations or gradients on the data are not finite, so it has no basis")]
+    #[error(
+        "node `{node}`: its activations or gradients on the data are not finite, so it has no basis"
+    )]
     NoBasis {
         /// The node's name.
         node: String,

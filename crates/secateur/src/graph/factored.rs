@@ -164,7 +164,11 @@ impl FactorMatrices {
         {
             return None;
         }
-        let old = graph.initializers.get(&layer.basis_weight)?.shape().to_vec();
+        let old = graph
+            .initializers
+            .get(&layer.basis_weight)?
+            .shape()
+            .to_vec();
         let floats = |array: Array3<f64>, shape: &[usize]| {
             let array = array.mapv(|value| value as f32);
             let array = array.to_shape(IxDyn(shape)).ok()?.to_owned();

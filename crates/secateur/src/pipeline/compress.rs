@@ -3,7 +3,7 @@
 use super::clock::Clock;
 use super::foresee::feasibility;
 use super::rounds::{Context, Pruned, prune_in_rounds};
-use super::stages::{decompose_config, fit_config, shapes, source, transfer_network};
+use super::stages::{decompose_config, fit_config, shapes, source, teacher, transfer_network};
 use super::{PipelineError, Prepared, Resume, Run, RunKey, Settings, Target, prepare};
 use crate::cost::{self, Cost};
 use crate::data::{Augment, Order, Split};
@@ -123,6 +123,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         model: &model,
         head,
         logits,
+        teacher: teacher(settings, &transferred),
         original: &original,
         original_bytes: before_bytes.len() as u64,
         val: &state.val,
@@ -189,6 +190,7 @@ fn fine_tune(context: &Context<'_>, pruned: &Pruned) -> Result<Graph, PipelineEr
         let mut config = fit_config(settings, settings.prune.lr, steps);
         config.check_every = per_epoch;
         config.first_epoch = FINE_TUNE_EPOCH;
+        config.teacher.clone_from(&context.teacher);
         let (graph, summary): (Graph, FitSummary) = fit(
             context.engine,
             graph,
@@ -367,11 +369,7 @@ pub(super) fn check(settings: &Settings) -> Result<(), PipelineError> {
     let prune = &settings.prune;
     let step = prune.step();
     if !(step > 0.0 && step < 1.0) {
-        return wrong(
-            "step",
-            step.to_string(),
-            "more than 0 and less than 1",
-        );
+        return wrong("step", step.to_string(), "more than 0 and less than 1");
     }
     if prune.score == Score::Taylor {
         if prune.basis != Basis::Svd {

@@ -16,7 +16,7 @@ use crate::progress::{Progress, Silent};
 use crate::prune::{Goal, PLAN_VERSION, PruningPlan, apply};
 use crate::report::Round;
 use crate::train::{
-    AccuracyDrop, EngineAccuracy, FitSummary, accuracy, carry_batch_norm, steps_per_epoch,
+    AccuracyDrop, EngineAccuracy, FitSummary, Teacher, accuracy, carry_batch_norm, steps_per_epoch,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -30,6 +30,8 @@ pub(super) struct Context<'c> {
     pub model: &'c Model,
     pub head: &'c str,
     pub logits: &'c str,
+    /// The network before any cut, which teaches.
+    pub teacher: Option<Teacher>,
     /// Size of the transferred network, as exported.
     pub original: &'c cost::Cost,
     pub original_bytes: u64,
@@ -212,11 +214,7 @@ fn next_plan(
 }
 
 /// The directions of a round's network and their scores, for the next cut.
-fn rank(
-    context: &Context<'_>,
-    graph: &Graph,
-    state: &RoundState,
-) -> Result<Ranked, PipelineError> {
+fn rank(context: &Context<'_>, graph: &Graph, state: &RoundState) -> Result<Ranked, PipelineError> {
     let name = format!("ranked-{:02}", state.round.round);
     let (graph, state) = context.run.stage(&name, context.model, || {
         let layers = factored_layers(graph);
@@ -334,6 +332,7 @@ fn train_and_score(
     let mut config = fit_config(settings, settings.prune.lr, training.steps);
     config.check_every = training.check_every;
     config.first_epoch = training.first_epoch;
+    config.teacher.clone_from(&context.teacher);
     scoring(context).train_and_score(graph, &factored_layers(graph), &config)
 }
 

@@ -116,7 +116,7 @@ pub struct PruneSettings {
     pub basis: Basis,
     /// What a direction is worth (fisher); `taylor` goes with the basis `svd`.
     pub score: Score,
-    /// Of which loss the bases and scores know the gradients (model).
+    /// Of which loss the bases and scores know the gradients (output).
     pub curvature: Curvature,
     /// Training images from which bases and scores are made (2048).
     pub statistics_images: usize,
@@ -130,6 +130,9 @@ pub struct PruneSettings {
     pub recovery_epochs: u64,
     /// Passes over the training images at the chosen size (4).
     pub finetune_epochs: u64,
+    /// Weight of the uncut network's class scores beside the labels in training after a cut, 0 to 1
+    /// (0.5); without effect on Taylor scores, whose method knows labels alone.
+    pub distillation: f64,
     /// Peak learning rate of Adam for scaling factors, batch norm and head (0.002).
     pub lr: f32,
     /// What a direction's score is divided by (parameter).
@@ -151,12 +154,13 @@ impl Default for PruneSettings {
             exclude: None,
             basis: Basis::Fisher,
             score: Score::Fisher,
-            curvature: Curvature::Model,
+            curvature: Curvature::Output,
             statistics_images: 2048,
             step: None,
             window_steps: None,
             recovery_epochs: 1,
             finetune_epochs: 4,
+            distillation: 0.5,
             lr: 0.002,
             per: Per::Parameter,
             align: 1,

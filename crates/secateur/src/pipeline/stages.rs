@@ -5,13 +5,16 @@ use crate::data::Augment;
 use crate::decompose::{DecomposeConfig, OutputScale};
 use crate::exec::{BatchNormMode, Engine};
 use crate::graph::{Graph, infer_images};
+use crate::importance::Score;
 use crate::progress::Progress;
 use crate::train::{
-    CheckpointStore, FitConfig, Rule, Schedule, Source, Trainable, has_batch_norm, steps_per_epoch,
+    CheckpointStore, FitConfig, Rule, Schedule, Source, Teacher, Trainable, has_batch_norm,
+    steps_per_epoch,
 };
 use crate::transfer::{
     Ending, HeadChoice, InsertBatchNorm, TransferConfig, TransferSummary, ending, transfer,
 };
+use std::sync::Arc;
 
 // Peak learning rates of Adam, chosen on validation: all weights of a pre-trained network want
 // small steps; scaling factors, affines and heads bear larger ones.
@@ -47,8 +50,18 @@ pub fn fit_config(settings: &Settings, lr: f32, steps: u64) -> FitConfig {
         batch_norm: BatchNormMode::Stored,
         augment: settings.data.augment,
         seed: settings.seed,
+        teacher: None,
         first_epoch: 0,
     }
+}
+
+/// `uncut` as the teacher of what is cut from it, where the settings want one.
+pub(super) fn teacher(settings: &Settings, uncut: &Graph) -> Option<Teacher> {
+    let prune = &settings.prune;
+    (prune.distillation > 0.0 && prune.score != Score::Taylor).then(|| Teacher {
+        graph: Arc::new(uncut.clone()),
+        weight: prune.distillation,
+    })
 }
 
 /// The transfer stage with the settings' defaults resolved.

@@ -1,8 +1,9 @@
 //! The training loop: seeded, checked on validation, best state kept.
 
+use super::distillation::mixed;
 use super::{
-    CheckpointStore, FitState, Optimizer, Rule, Source, TrainError, accuracy, cross_entropy,
-    has_batch_norm, reestimate_batch_norm,
+    CheckpointStore, FitState, Optimizer, Rule, Source, Teacher, TrainError, accuracy,
+    cross_entropy, has_batch_norm, reestimate_batch_norm,
 };
 use crate::data::{Augment, Batch, Order, Split};
 use crate::exec::{BatchNormMode, Engine, Request};
@@ -49,6 +50,8 @@ pub struct FitConfig {
     pub augment: Augment,
     /// Seed of the order of images.
     pub seed: u64,
+    /// The network whose scores are learned beside the labels.
+    pub teacher: Option<Teacher>,
     /// Number of the first pass over the data, so that consecutive trainings see other orders.
     pub first_epoch: u64,
 }
@@ -162,6 +165,11 @@ pub fn fit(
         taps: Vec::new(),
         batch_norm: config.batch_norm,
     })?;
+    let taught = config.teacher.as_ref().map(|teacher| {
+        let session = teacher.session(engine, logits)?;
+        Ok::<_, TrainError>((session, teacher.weight))
+    });
+    let mut taught = taught.transpose()?;
     progress.begin("train", config.steps);
     progress.advance(state.step);
     let (mut loss_sum, mut loss_count) = (0.0, 0_u64);
@@ -170,8 +178,15 @@ pub fn fit(
         let batch = stream.next_batch()?;
         let lr = learning_rate(config, state.step);
         let mut mean_loss = f64::NAN;
+        let lesson = match &mut taught {
+            Some((session, weight)) => Some((session.forward(&batch.images)?, *weight)),
+            None => None,
+        };
         let mut loss_gradient = |outputs: &[Floats]| {
-            let loss = cross_entropy(&outputs[0], &batch.labels, config.smoothing);
+            let mut loss = cross_entropy(&outputs[0], &batch.labels, config.smoothing);
+            if let Some((wanted, weight)) = &lesson {
+                loss = mixed(loss, &outputs[0], &wanted[0], *weight);
+            }
             mean_loss = loss.mean;
             vec![loss.gradient]
         };

@@ -3,6 +3,7 @@
 
 mod batch_norm;
 mod checkpoint;
+mod distillation;
 mod evaluate;
 mod fit;
 mod loss;
@@ -15,6 +16,7 @@ pub use batch_norm::{
     training_batches,
 };
 pub use checkpoint::{CheckpointError, CheckpointFile, CheckpointStore, FitState, NoCheckpoints};
+pub use distillation::Teacher;
 pub use evaluate::{AccuracyDrop, EngineAccuracy, accuracy};
 pub use fit::{CheckRecord, FitConfig, FitSummary, Schedule, StepRecord, fit, steps_per_epoch};
 pub use loss::{Loss, cross_entropy, predicted_class};

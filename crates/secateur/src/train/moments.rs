@@ -23,9 +23,11 @@ pub enum Curvature {
     /// Fisher): needs no labels. The gradient of an image's logits is `B e` with
     /// `B B^T = diag(p) - p p^T` and random signs `e`, which has the second moment that drawing a
     /// label has, at less variance, as every class takes part in every draw.
-    #[default]
     Model,
-    /// Half the squared change of the outputs: needs no classifier. Random signs again.
+    /// Half the squared change of the outputs: needs no labels and no classifier. Random signs again.
+    /// All images count alike, while the gradients of cross-entropy vanish on those that the network is
+    /// sure of, which are most of the images that it was trained on.
+    #[default]
     Output,
 }
 
@@ -131,7 +133,9 @@ fn seed_gradient(
     let n_images = labels.len().max(1);
     if curvature == Curvature::Labels {
         let mean_gradient = cross_entropy(logits, labels, 0.0).gradient;
-        return mean_gradient.mapv(|value| value * n_images as f32).into_shared();
+        return mean_gradient
+            .mapv(|value| value * n_images as f32)
+            .into_shared();
     }
     let n_classes = (logits.len() / n_images).max(1);
     let values: Vec<f32> = logits.iter().copied().collect();
@@ -146,11 +150,14 @@ fn seed_gradient(
             continue;
         }
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let temp: f64 = std::env::var("SEC_TEMP").ok().and_then(|v| v.parse().ok()).unwrap_or(1.0);
-        let exps: Vec<f64> = row.iter().map(|&v| (f64::from(v - largest) / temp).exp()).collect();
+        let exps: Vec<f64> = row.iter().map(|&v| f64::from(v - largest).exp()).collect();
         let sum: f64 = exps.iter().sum();
         let root = |exp: &f64| (exp / sum).sqrt();
-        let along: f64 = exps.iter().zip(&sign).map(|(exp, sign)| root(exp) * sign).sum();
+        let along: f64 = exps
+            .iter()
+            .zip(&sign)
+            .map(|(exp, sign)| root(exp) * sign)
+            .sum();
         gradient.extend(
             exps.iter()
                 .zip(&sign)
@@ -184,7 +191,8 @@ mod tests {
             let gradient = seed_gradient(&logits, &[0], Curvature::Model, &mut signs);
             for i in 0..3 {
                 for j in 0..3 {
-                    moment[i][j] += f64::from(gradient[[0, i]] * gradient[[0, j]]) / f64::from(draws);
+                    moment[i][j] +=
+                        f64::from(gradient[[0, i]] * gradient[[0, j]]) / f64::from(draws);
                 }
             }
         }
@@ -202,7 +210,12 @@ mod tests {
         let mut signs = ChaCha8Rng::seed_from_u64(1);
         let gradient = seed_gradient(&logits, &[0, 1], Curvature::Labels, &mut signs);
         let want = [-0.5, 0.5, 0.75, -0.75];
-        assert!(gradient.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-6));
+        assert!(
+            gradient
+                .iter()
+                .zip(want)
+                .all(|(got, want)| (got - want).abs() < 1e-6)
+        );
     }
 
     #[test]
@@ -237,9 +250,10 @@ mod tests {
         for engine in engines {
             let values = ["conv".to_owned()];
             let progress = crate::progress::Silent;
-            let found =
-                output_moments(engine, &graph, &output, &values, &source, &config, &progress)
-                    .unwrap();
+            let found = output_moments(
+                engine, &graph, &output, &values, &source, &config, &progress,
+            )
+            .unwrap();
             let found = &found["conv"];
             for i in 0..2 {
                 let scale = (i + 1) as f64;

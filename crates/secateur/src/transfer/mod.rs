@@ -240,6 +240,7 @@ mod tests {
             batch_norm: BatchNormMode::Batch,
             augment: Augment::None,
             seed: 3,
+            teacher: None,
             first_epoch: 0,
         };
         let config = TransferConfig {

@@ -8,6 +8,10 @@ use crate::graph::{
 use crate::tensor::{ElementType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The longest channel axis that is followed, and the most elements that one `Reshape` may sort:
+/// twenty times what VGG-16 flattens at twice its image size. A damaged file may state any length.
+pub(super) const MAX_CHANNELS: usize = 1 << 21;
+
 /// The elements along the channel axis of a value.
 #[derive(Clone, Debug)]
 pub(super) struct Channels {
@@ -185,7 +189,9 @@ impl<'g> Labels<'g> {
                 let rank = self.shape(node, 0)?.len();
                 let passes = match *axis {
                     SoftmaxAxis::Single(axis) => self.axis(node, axis, rank)? != channels.axis,
-                    SoftmaxAxis::FlattenFrom(axis) => channels.axis < self.axis(node, axis, rank)?,
+                    SoftmaxAxis::FlattenFrom(axis) => {
+                        channels.axis < self.axis(node, axis, rank)?
+                    }
                 };
                 if passes {
                     Ok(channels)
@@ -211,7 +217,10 @@ impl<'g> Labels<'g> {
             self.keep_value(output, reason);
         }
         // A layer may have been listed before its bias turned out to be computed.
-        let is_listed = self.producers.last().is_some_and(|(name, _)| *name == node.name);
+        let is_listed = self
+            .producers
+            .last()
+            .is_some_and(|(name, _)| *name == node.name);
         if matches!(node.op, Op::Conv(_) | Op::Gemm { .. } | Op::MatMul)
             && !is_listed
             && let Some(channels) = node.outputs.first().and_then(|name| self.values.get(name))
@@ -232,7 +241,9 @@ impl<'g> Labels<'g> {
 
     /// Gives a value channels that stay, along axis 1.
     fn keep_value(&mut self, value: &str, reason: &Fixed) {
-        if let Some(&[_, length, ..]) = self.inferred.shape(value) {
+        if let Some(&[_, length, ..]) = self.inferred.shape(value)
+            && length <= MAX_CHANNELS
+        {
             let ids = self.classes.fresh(length);
             self.classes.fix(&ids, reason);
             self.values
@@ -242,6 +253,10 @@ impl<'g> Labels<'g> {
 
     /// The number of channels must stay where more than the other axes is read of a shape.
     fn shape_is_read(&mut self, node: &Node) {
+        let reason = Fixed::ShapeRead {
+            node: node.name.clone(),
+        };
+        self.freeze(node, &reason);
         let Some(channels) = optional(node, 0).and_then(|name| self.values.get(name)) else {
             return;
         };
@@ -265,9 +280,6 @@ impl<'g> Labels<'g> {
                 .is_some_and(|reader| self.leaves_out(reader, entry))
         });
         if !others_only || self.graph.is_output(output) {
-            let reason = Fixed::ShapeRead {
-                node: node.name.clone(),
-            };
             let ids = channels.ids.clone();
             self.classes.fix(&ids, &reason);
         }
@@ -299,7 +311,11 @@ impl<'g> Labels<'g> {
     /// The channels of the node's first input.
     pub(super) fn input(&self, node: &Node) -> Result<Channels, Fixed> {
         let channels = optional(node, 0).and_then(|name| self.values.get(name));
-        channels.cloned().ok_or_else(|| unknown(node))
+        let shape = self.shape(node, 0)?;
+        channels
+            .filter(|channels| shape.get(channels.axis) == Some(&channels.ids.len()))
+            .cloned()
+            .ok_or_else(|| unknown(node))
     }
 
     pub(super) fn is_constant(&self, value: &str) -> bool {

@@ -1,6 +1,6 @@
 //! Operators that move channels and leave them as they are: joining, cutting, padding, permuting.
 
-use super::labels::{Channels, Labels, unknown};
+use super::labels::{Channels, Labels, MAX_CHANNELS, unknown};
 use super::{Fixed, Role};
 use crate::graph::{Node, Op, Operands, PadMode, optional};
 
@@ -8,6 +8,9 @@ impl Labels<'_> {
     pub(super) fn concat(&mut self, node: &Node, axis: i64) -> Result<Channels, Fixed> {
         let output = self.output_shape(node)?;
         let axis = self.axis(node, axis, output.len())?;
+        if output[axis] > MAX_CHANNELS {
+            return Err(unknown(node));
+        }
         let on_axis = node
             .inputs
             .iter()
@@ -16,7 +19,7 @@ impl Labels<'_> {
         if !on_axis {
             return self.side_by_side(node);
         }
-        let mut ids = Vec::with_capacity(output.get(axis).copied().unwrap_or(0));
+        let mut ids = Vec::with_capacity(output[axis]);
         for (slot, name) in node.inputs.iter().enumerate() {
             let shape = self.shape(node, slot)?;
             let length = shape.get(axis).copied().ok_or_else(|| unknown(node))?;
@@ -39,9 +42,7 @@ impl Labels<'_> {
         let first = self.input(node)?;
         for name in node.inputs.iter().skip(1) {
             match self.values.get(name) {
-                Some(other)
-                    if other.axis == first.axis && other.ids.len() == first.ids.len() =>
-                {
+                Some(other) if other.axis == first.axis && other.ids.len() == first.ids.len() => {
                     self.classes.join_all(&first.ids, &other.ids);
                 }
                 Some(_) | None => return Err(unknown(node)),
@@ -79,12 +80,13 @@ impl Labels<'_> {
         Ok(Channels { axis, ..channels })
     }
 
+    /// A squeeze without a list of axes is not followed: the channel axis itself would go once a
+    /// single channel is left.
     pub(super) fn squeeze(
         &mut self,
         node: &Node,
         attribute: Option<&[i64]>,
     ) -> Result<Channels, Fixed> {
-        // Without a list, the channel axis itself would go once a single channel is left.
         let channels = self.input(node)?;
         let rank = self.shape(node, 0)?.len();
         let axes = self.listed_axes(node, attribute, rank)?;
@@ -133,7 +135,8 @@ impl Labels<'_> {
         if slice.start == 0 && slice.step == 1 && slice.len == channels.ids.len() {
             return Ok(channels);
         }
-        let piece = channels.ids.get(slice.start..slice.start + slice.len);
+        let end = slice.start.saturating_add(slice.len);
+        let piece = channels.ids.get(slice.start..end);
         let (Some(piece), 1) = (piece, slice.step) else {
             return Err(unknown(node));
         };
@@ -165,7 +168,10 @@ impl Labels<'_> {
         else {
             return Err(unknown(node));
         };
-        if before + channels.ids.len() + after != length {
+        let sum = before
+            .checked_add(after)
+            .and_then(|n| n.checked_add(channels.ids.len()));
+        if sum != Some(length) || length > MAX_CHANNELS {
             return Err(unknown(node));
         }
         if matches!(node.op, Op::Pad { pads: None, .. }) {

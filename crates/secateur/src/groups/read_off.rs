@@ -58,16 +58,14 @@ fn number(
     let mut channels = BTreeMap::new();
     for (producer, (name, ids)) in producers.iter().enumerate() {
         for id in free(classes, ids) {
-            let group = *positions
-                .entry(top(&parents, producer))
-                .or_insert_with(|| {
-                    groups.push(ChannelGroup {
-                        name: name.clone(),
-                        channels: 0,
-                        members: Vec::new(),
-                    });
-                    groups.len() - 1
+            let group = *positions.entry(top(&parents, producer)).or_insert_with(|| {
+                groups.push(ChannelGroup {
+                    name: name.clone(),
+                    channels: 0,
+                    members: Vec::new(),
                 });
+                groups.len() - 1
+            });
             channels.entry(id).or_insert_with(|| {
                 let channel = groups[group].channels;
                 groups[group].channels += 1;

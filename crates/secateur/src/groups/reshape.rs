@@ -2,7 +2,7 @@
 
 use super::Fixed;
 use super::classes::Id;
-use super::labels::{Channels, Labels, unknown};
+use super::labels::{Channels, Labels, MAX_CHANNELS, unknown};
 use crate::graph::{Node, Op, Operands};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -24,6 +24,9 @@ impl Labels<'_> {
         let length = channels.ids.len();
         let count: usize = before[old].iter().product();
         let element = |position: usize| channels.ids[position / inner % length];
+        if count > MAX_CHANNELS {
+            return Err(fails());
+        }
         let axes: Vec<usize> = new.clone().filter(|&axis| after[axis] > 1).collect();
         let axis = match axes[..] {
             [] => return Err(fails()),

@@ -278,7 +278,10 @@ impl Edit<'_> {
     }
 
     /// The lists of the changed slots, given `(slot, position, value)`.
-    fn moved(&self, changes: &[(usize, usize, i64)]) -> Result<Vec<(usize, Vec<i64>)>, ChannelError> {
+    fn moved(
+        &self,
+        changes: &[(usize, usize, i64)],
+    ) -> Result<Vec<(usize, Vec<i64>)>, ChannelError> {
         let mut lists: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
         for &(slot, position, value) in changes {
             if let std::collections::btree_map::Entry::Vacant(entry) = lists.entry(slot) {
@@ -348,7 +351,10 @@ impl Edit<'_> {
             Op::Pad {
                 pads: Some(pads), ..
             } => (pads.len() / 2, None),
-            _ => (self.list(1)?.map_or(0, |pads| pads.len() / 2), self.list(3)?),
+            _ => (
+                self.list(1)?.map_or(0, |pads| pads.len() / 2),
+                self.list(3)?,
+            ),
         };
         let position = self.position(axes, input)?;
         let inner = before + input.channels.len();

@@ -161,8 +161,8 @@ pub fn reconstruct(
         .solve(&right);
     let change = Array2::from_shape_fn((size, co), |(i, k)| solution[(i, k)]);
     // E(A) = tr(W_S^T Om_SS W_S) - 2 tr(A^T Om_KS W_S) + tr(A^T Om_KK A), and never below 0.
-    let error =
-        error_before - 2.0 * (&change * &wanted).sum() + (&change * &kept_moment.dot(&change)).sum();
+    let error = error_before - 2.0 * (&change * &wanted).sum()
+        + (&change * &kept_moment.dot(&change)).sum();
     if !error.is_finite() {
         return Err(not_positive());
     }
@@ -190,7 +190,11 @@ pub fn repair(
 ) -> Result<(Graph, Vec<LayerRepair>), RepairError> {
     let losses = losses(graph, inferred, plan)?;
     let uses = Uses::of(graph);
-    let is_layer = |name: &str| graph.node(name).is_some_and(|n| layer(graph, &uses, n).is_some());
+    let is_layer = |name: &str| {
+        graph
+            .node(name)
+            .is_some_and(|n| layer(graph, &uses, n).is_some())
+    };
     if let Some(name) = moments.keys().find(|name| !is_layer(name)) {
         return Err(RepairError::NotALayer(name.clone()));
     }
@@ -335,7 +339,11 @@ impl Layer<'_> {
             matrix
         };
         let matrix = matrix.as_standard_layout().into_dimensionality::<Ix2>();
-        let shaped = matrix.ok()?.to_shape(IxDyn(self.weight.shape())).ok()?.to_shared();
+        let shaped = matrix
+            .ok()?
+            .to_shape(IxDyn(self.weight.shape()))
+            .ok()?
+            .to_shared();
         Some(Tensor::F32(shaped))
     }
 }

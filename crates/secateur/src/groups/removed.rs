@@ -67,7 +67,7 @@ impl ChannelGroups {
     /// The first value or initializer of which nothing would be left.
     #[must_use]
     pub fn emptied(&self, removed: &Removed) -> Option<&str> {
-        let values = self.values.iter().map(|(name, axis)| (name, axis));
+        let values = self.values.iter();
         let stored = self
             .stored
             .iter()

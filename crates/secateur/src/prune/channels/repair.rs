@@ -200,7 +200,12 @@ pub fn repair(
     }
     let mut result = graph.clone();
     let mut repairs = Vec::new();
-    for (node, layer, removed) in losses {
+    for Loss {
+        node,
+        layer,
+        rows: removed,
+    } in losses
+    {
         let Some(moment) = moments.get(&node.name) else {
             continue;
         };
@@ -237,16 +242,24 @@ pub fn repairable(
     let losses = losses(graph, inferred, plan)?;
     let listed = losses.iter();
     Ok(listed
-        .map(|(node, layer, _)| (node.name.clone(), layer.rows))
+        .map(|loss| (loss.node.name.clone(), loss.layer.rows))
         .collect())
 }
 
-/// The repairable layers that lose inputs, with the rows that go.
+/// A repairable layer that loses inputs.
+struct Loss<'g> {
+    node: &'g Node,
+    layer: Layer<'g>,
+    /// The rows of its weight that go.
+    rows: Vec<usize>,
+}
+
+/// The repairable layers that lose inputs.
 fn losses<'g>(
     graph: &'g Graph,
     inferred: &Inferred,
     plan: &ChannelPlan,
-) -> Result<Vec<(&'g Node, Layer<'g>, Vec<usize>)>, ChannelError> {
+) -> Result<Vec<Loss<'g>>, ChannelError> {
     let groups = discover(graph, inferred);
     let removed = plan.removed(&groups)?;
     let stored: BTreeMap<&str, _> = groups.stored().collect();
@@ -268,7 +281,7 @@ fn losses<'g>(
             .filter(|row| goes(row / per_channel.max(1)))
             .collect();
         if !rows.is_empty() {
-            losses.push((node, layer, rows));
+            losses.push(Loss { node, layer, rows });
         }
     }
     Ok(losses)

@@ -41,7 +41,8 @@ pub struct LayerCost {
 /// A parameter is an element of an `f32` initializer that is read, directly or through nodes of
 /// constants, as weight or bias of `Conv`, `Gemm` or `MatMul`, as one of the four vectors of
 /// `BatchNormalization`, as the slope of `PRelu`, or as an operand of `Add`, `Sub`, `Mul`, `Div`,
-/// `Sum` or `Concat`. Shapes, axes, bounds of `Clip` and fill values of `Pad` are none.
+/// `Sum` or `Concat`. Shapes, axes, bounds of `Clip` and fill values of `Pad` are none. Lengths are
+/// taken from `inferred` alone, so that shapes which a cut would leave give the cost after it.
 #[must_use]
 pub fn of(graph: &Graph, inferred: &Inferred) -> Cost {
     let images = graph
@@ -56,7 +57,7 @@ pub fn of(graph: &Graph, inferred: &Inferred) -> Cost {
     for node in graph.nodes.iter().filter(|node| !constants.contains(node)) {
         let mut params = 0_u64;
         for slot in weight_slots(node) {
-            params += constants.count_new(graph, slot, &mut counted);
+            params += constants.count_new(graph, inferred, slot, &mut counted);
         }
         let macs = macs(node, inferred) / images;
         cost.params += params;
@@ -151,9 +152,9 @@ fn macs(node: &Node, inferred: &Inferred) -> u64 {
     }
 }
 
-fn shape(inferred: &Inferred, value: Option<&String>) -> Vec<usize> {
+fn shape<N: AsRef<str>>(inferred: &Inferred, value: Option<N>) -> Vec<usize> {
     value
-        .and_then(|name| inferred.shape(name))
+        .and_then(|name| inferred.shape(name.as_ref()))
         .map(<[usize]>::to_vec)
         .unwrap_or_default()
 }
@@ -194,15 +195,21 @@ impl<'g> Constants<'g> {
     }
 
     /// The number of `f32` elements behind `value` that are not `counted` yet.
-    fn count_new(&self, graph: &'g Graph, value: &'g str, counted: &mut BTreeSet<&'g str>) -> u64 {
+    fn count_new(
+        &self,
+        graph: &'g Graph,
+        inferred: &Inferred,
+        value: &'g str,
+        counted: &mut BTreeSet<&'g str>,
+    ) -> u64 {
         let mut count = 0;
         let mut pending = vec![value];
         while let Some(value) = pending.pop() {
             if !counted.insert(value) {
                 continue;
             }
-            if let Some(floats) = graph.float(value) {
-                count += floats.len() as u64;
+            if graph.float(value).is_some() {
+                count += volume(&shape(inferred, Some(value)));
             } else if let Some(node) = self.makers.get(value) {
                 pending.extend(data_inputs(node).iter().map(String::as_str));
             }

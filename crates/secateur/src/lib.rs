@@ -10,6 +10,7 @@ pub mod exec;
 pub mod files;
 pub mod fold;
 pub mod graph;
+pub mod groups;
 pub mod importance;
 pub mod onnx;
 pub mod pipeline;

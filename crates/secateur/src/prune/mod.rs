@@ -5,6 +5,7 @@
 //! (method, sections 2, 3 and 7).
 
 mod apply;
+pub mod channels;
 mod select;
 
 pub use apply::{apply, compensate, mask};

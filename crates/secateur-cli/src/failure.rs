@@ -33,6 +33,8 @@ pub fn about(model: &Path) -> impl Fn(PipelineError) -> Error + '_ {
             | PipelineError::Importance(_)
             | PipelineError::Select(_)
             | PipelineError::Prune(_)
+            | PipelineError::Channels(_)
+            | PipelineError::Repair(_)
             | PipelineError::Fold(_)
             | PipelineError::Verify(_)
             | PipelineError::NoPreprocess

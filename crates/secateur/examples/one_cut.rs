@@ -18,8 +18,8 @@ use secateur::pipeline::{DataSettings, Prepared, prepare};
 use secateur::progress::Silent;
 use secateur::prune::{Candidate, Goal, Per, SelectConfig, apply, compensate, select};
 use secateur::train::{
-    Curvature, MomentsConfig, Source, carry_batch_norm, cross_entropy, output_moments,
-    training_batches,
+    Curvature, KeptChannels, MomentsConfig, Source, carry_batch_norm, cross_entropy,
+    output_moments, training_batches,
 };
 use secateur::transfer::{Ending, ending};
 use serde::de::DeserializeOwned;
@@ -169,7 +169,15 @@ fn main() -> Result<()> {
             };
             let plan = select(&candidates, &scores, &config)?;
             let cut = apply(&compensate(&ranked, &plan, &means)?, &plan)?;
-            let carried = carry_batch_norm(&engine, &factored, &cut, &source, 1024, 0)?;
+            let carried = carry_batch_norm(
+                &engine,
+                &factored,
+                &cut,
+                &KeptChannels::new(),
+                &source,
+                1024,
+                0,
+            )?;
             let kept = exported(&cut, &prepared)?;
             let top1 = |graph: &Graph| accuracy(&engine, graph, &head.logits, &source, tested);
             writeln!(

@@ -4,11 +4,12 @@ use super::{choice, settings, stated};
 use clap::{Args, ValueEnum};
 use secateur::decompose::Basis;
 use secateur::importance::Score;
-use secateur::pipeline::{Settings, Target};
+use secateur::pipeline::{Removal, Settings, Target};
 use secateur::prune::Per;
 use secateur::train::Curvature;
 
 const UNITS: &[&str] = &["parameter", "mac", "direction"];
+const REMOVALS: &[&str] = &["basis", "channels", "double"];
 const BASES: &[&str] = &["svd", "white", "fisher"];
 const SCORES: &[&str] = &["taylor", "fisher", "energy", "magnitude", "lamp"];
 const CURVATURES: &[&str] = &["labels", "model", "output"];
@@ -155,6 +156,20 @@ impl CutArgs {
 pub struct RoundArgs {
     #[arg(
         long,
+        value_name = "WHAT",
+        value_parser = choice::of::<Removal>(REMOVALS),
+        help = stated(
+            "What is removed: directions of layers (`basis`), `channels`, or in each round the one of both \
+             that loses less (`double`)",
+            choice::name(&settings::defaults().prune.removes),
+        )
+    )]
+    pub remove: Option<Removal>,
+    /// Double pruning, short for `--remove double`
+    #[arg(long, conflicts_with = "remove")]
+    pub double: bool,
+    #[arg(
+        long,
         value_name = "X",
         help = stated(
             "Share of what remains that one round removes, above 0 and under 1",
@@ -216,6 +231,10 @@ impl RoundArgs {
     pub fn apply(&self, settings: &mut Settings) {
         let prune = &mut settings.prune;
         prune.step = self.step.or(prune.step);
+        prune.removes = self.remove.unwrap_or(prune.removes);
+        if self.double {
+            prune.removes = Removal::Double;
+        }
         prune.recovery_epochs = self.recovery_epochs.unwrap_or(prune.recovery_epochs);
         prune.finetune_epochs = self.finetune_epochs.unwrap_or(prune.finetune_epochs);
         prune.distillation = self.distillation.unwrap_or(prune.distillation);

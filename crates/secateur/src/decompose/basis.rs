@@ -46,6 +46,8 @@ impl Basis {
 pub struct OutputMoments {
     /// Mean over images and positions `[co]`.
     pub mean: Array1<f64>,
+    /// Positions of one image.
+    pub positions: f64,
     /// Covariance over images and positions, times the number of positions `[co, co]`.
     pub covariance: Array2<f64>,
     /// Mean over images and positions of `d d^T`, `d` the gradient of one image's loss `[co, co]`.
@@ -240,6 +242,7 @@ mod tests {
         let count = samples as f64;
         let moments = OutputMoments {
             mean,
+            positions: 1.0,
             covariance: centred.t().dot(&centred) / count,
             gradient: gradients.t().dot(&gradients) / count,
         };

@@ -20,7 +20,7 @@ mod svd;
 
 pub use crate::graph::{FactoredKind, FactoredLayer, factored_layers};
 pub use basis::{Basis, Directions, OutputMoments, directions};
-pub use svd::{Factors, factorize};
+pub use svd::{Factors, cap_ranks, factorize};
 
 use crate::graph::{Graph, LayerShape, Node, Op, Uses, optional};
 use crate::progress::Progress;

@@ -1,9 +1,11 @@
 //! The thin singular value decomposition of a layer's weight, one per group, in `f64`.
 
+use super::DecomposeError;
+use crate::graph::{FactorMatrices, Graph, factored_layers};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
 use faer::{Mat, Par};
-use ndarray::{Array2, Array3, ArrayView3};
+use ndarray::{Array2, Array3, ArrayView3, Axis};
 
 /// `W_k = sum_j sigma_kj u_kj v_kj^T` for every group `k`.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,11 +74,45 @@ pub fn factorize(weight: ArrayView3<'_, f64>) -> Option<Factors> {
     Some(factors)
 }
 
+/// Decomposes again the factored layers that have more directions than their weight has rank, as
+/// they do once channels are gone; the function is unchanged.
+///
+/// # Errors
+/// [`DecomposeError`] where a weight is not finite.
+pub fn cap_ranks(graph: &Graph) -> Result<Graph, DecomposeError> {
+    let mut result = graph.clone();
+    for layer in factored_layers(graph) {
+        let rank = layer.shape.full_rank();
+        if layer.rank <= rank {
+            continue;
+        }
+        let capped = || {
+            let product = layer.matrices(graph)?.product();
+            let factors = factorize(product.view())?;
+            let matrices = FactorMatrices {
+                projection: (&factors.right * &factors.singular.view().insert_axis(Axis(1)))
+                    .permuted_axes([0, 2, 1])
+                    .as_standard_layout()
+                    .into_owned(),
+                factors: Array2::ones(factors.singular.dim()),
+                basis: factors.left,
+            };
+            matrices.store(&mut result, &layer)
+        };
+        let mut capped = capped;
+        if capped().is_none() {
+            let node = layer.name.clone();
+            return Err(DecomposeError::NoDecomposition { node });
+        }
+    }
+    Ok(result)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use ndarray::{Axis, array};
+    use ndarray::array;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 

@@ -1,8 +1,10 @@
-//! Scores of directions: what removing each one costs.
+//! Scores of directions and channels: what removing each one costs.
 
+mod channel;
 mod direction;
 mod taylor;
 
+pub use channel::{Reader, removal_order};
 pub use direction::{Score, score};
 pub use taylor::{ImportanceError, TaylorWindow, scaling_gradient};
 

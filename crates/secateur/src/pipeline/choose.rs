@@ -77,25 +77,31 @@ impl<'c> Choice<'c> {
         scores: &Scores,
         step: f64,
     ) -> Result<Option<PruningPlan>, SelectError> {
-        let goal = |total: u64, rest: u64| {
-            let goes = (step * total.saturating_sub(rest) as f64).ceil() as u64;
-            total.saturating_sub(goes.max(1))
+        let (of, total): (fn(u64) -> Goal, u64) = match self.settings.per {
+            Per::Mac => (Goal::Macs, self.total.macs),
+            Per::Parameter | Per::Direction => (Goal::Params, self.total.params),
         };
-        let of = |total| match self.settings.per {
-            Per::Mac => Goal::Macs(total),
-            Per::Parameter | Per::Direction => Goal::Params(total),
-        };
-        let (total, rest) = match self.settings.per {
-            Per::Mac => (self.total.macs, self.rest.macs),
-            Per::Parameter | Per::Direction => (self.total.params, self.rest.params),
-        };
-        match self.plan(scores, of(goal(total, rest))) {
+        match self.plan(scores, self.step_goal(step)) {
             // What little is left goes in one last cut.
             Err(SelectError::Unreachable { least, .. }) if least < total => {
                 self.plan(scores, of(least)).map(Some)
             }
             Err(SelectError::Unreachable { .. }) => Ok(None),
             plan => plan.map(Some),
+        }
+    }
+
+    /// The size that is left when the share `step` of the candidates goes, in the unit of the ranking.
+    pub(super) fn step_goal(&self, step: f64) -> Goal {
+        let goal = |total: u64, rest: u64| {
+            let goes = (step * total.saturating_sub(rest) as f64).ceil() as u64;
+            total.saturating_sub(goes.max(1))
+        };
+        match self.settings.per {
+            Per::Mac => Goal::Macs(goal(self.total.macs, self.rest.macs)),
+            Per::Parameter | Per::Direction => {
+                Goal::Params(goal(self.total.params, self.rest.params))
+            }
         }
     }
 

@@ -4,13 +4,13 @@ use super::clock::Clock;
 use super::foresee::feasibility;
 use super::rounds::{Context, Pruned, prune_in_rounds};
 use super::stages::{decompose_config, fit_config, shapes, source, teacher, transfer_network};
-use super::{PipelineError, Prepared, Resume, Run, RunKey, Settings, Target, prepare};
+use super::{PipelineError, Prepared, Removal, Resume, Run, RunKey, Settings, Target, prepare};
 use crate::cost::{self, Cost};
 use crate::data::{Augment, Order, Split};
 use crate::decompose::{Basis, DecomposeSummary, convolutions, examine};
 use crate::exec::{BatchNormMode, Engine, Request};
 use crate::files::{check_writable, remove_leftovers, write_atomic};
-use crate::fold::{FoldConfig, fold};
+use crate::fold::{FoldConfig, FoldSummary, Form, fold};
 use crate::graph::{Graph, factored_layers};
 use crate::importance::Score;
 use crate::onnx;
@@ -131,8 +131,11 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     };
     let pruned = clock.time("prune", || prune_in_rounds(&context, &decomposed))?;
     run.write_json("plan.json", &pruned.plan)?;
+    if settings.prune.removes != Removal::Basis {
+        run.write_json("channels.json", &pruned.channels)?;
+    }
     let tuned = clock.time("train", || fine_tune(&context, &pruned))?;
-    let (small, _) = fold(&tuned, &FoldConfig::default())?;
+    let (small, folded) = fold(&tuned, &FoldConfig::default())?;
 
     let exported = model.with_graph(small.clone());
     let after_bytes = onnx::to_bytes(&exported)?;
@@ -162,7 +165,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         acc_drop_pp: 100.0 * (before.top1 - after.top1),
         standard_error_pp: 100.0 * after_top1.standard_error,
         targets,
-        layers: layer_results(&summary, &pruned.plan, &small),
+        layers: layer_results(&summary, &folded),
         val_top1_before: state.val.top1,
         n_val: state.val.n,
         rounds: pruned.rounds,
@@ -307,37 +310,25 @@ fn judge(
     targets.iter().map(result).collect()
 }
 
-fn layer_results(
-    summary: &DecomposeSummary,
-    plan: &crate::prune::PruningPlan,
-    small: &Graph,
-) -> Vec<LayerResult> {
-    let factored = factored_layers_after_fold(small);
+fn layer_results(summary: &DecomposeSummary, folded: &FoldSummary) -> Vec<LayerResult> {
     let result = |record: &crate::decompose::LayerRecord| {
         let params_before = record.shape.map_or(0, |shape| shape.dense_params());
-        let rank = plan
-            .layers
-            .get(&record.name)
-            .map_or(record.full_rank, |layer| layer.keep.len());
-        let (kind, params_after, why) = match (&record.kept, record.shape) {
+        let found = folded.layers.iter().find(|layer| layer.name == record.name);
+        let (kind, params_after, why) = match (&record.kept, found) {
             (Some(why), _) => (LayerKind::Excluded, params_before, why.to_string()),
-            (None, Some(shape)) if factored.contains(&record.name) => {
-                (LayerKind::Factored, shape.params_at(rank), String::new())
+            (None, Some(layer)) if layer.form == Form::Factored => {
+                (LayerKind::Factored, layer.params, String::new())
             }
-            (None, _) => (
+            (None, found) => (
                 LayerKind::Dense,
-                params_before,
+                found.map_or(params_before, |layer| layer.params),
                 "two factors of this rank are not smaller".to_owned(),
             ),
         };
         LayerResult {
             name: record.name.clone(),
             kind,
-            rank: if record.kept.is_some() {
-                record.full_rank
-            } else {
-                rank
-            },
+            rank: found.map_or(record.full_rank, |layer| layer.rank),
             full_rank: record.full_rank,
             params_before,
             params_after,
@@ -345,16 +336,6 @@ fn layer_results(
         }
     };
     summary.layers.iter().map(result).collect()
-}
-
-/// Names of the layers that a folded graph still holds as two factors.
-fn factored_layers_after_fold(graph: &Graph) -> std::collections::BTreeSet<String> {
-    graph
-        .nodes
-        .iter()
-        .filter_map(|node| node.name.strip_suffix(".projection"))
-        .map(str::to_owned)
-        .collect()
 }
 
 /// Settings that no run can have.

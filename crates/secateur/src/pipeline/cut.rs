@@ -16,7 +16,7 @@ use crate::onnx;
 use crate::progress::Progress;
 use crate::prune::{PruningPlan, apply};
 use crate::report::StageReport;
-use crate::train::carry_batch_norm;
+use crate::train::{KeptChannels, carry_batch_norm};
 use crate::transfer::{Ending, ending};
 use std::path::Path;
 
@@ -102,6 +102,7 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
         engine,
         &trained,
         &cut,
+        &KeptChannels::new(),
         &source,
         settings.prune.batch_norm_images,
         settings.seed,

@@ -1,6 +1,8 @@
 //! The recipe: the only place that knows the order of the stages.
 
 mod basis;
+mod candidate;
+mod channels;
 mod choose;
 mod clock;
 mod compress;
@@ -25,7 +27,9 @@ pub use inspect::inspect;
 pub use judge::{Images, evaluate_file, verify_files};
 pub use prepare::{Prepared, prepare};
 pub use run::{Resume, Run, RunKey};
-pub use settings::{DataSettings, PruneSettings, Settings, TransferSettings, VerifySettings};
+pub use settings::{
+    DataSettings, PruneSettings, Removal, Settings, TransferSettings, VerifySettings,
+};
 pub use stages::{Trained, fit_config, transfer_network};
 pub use target::{Amount, Target, TargetError};
 
@@ -70,6 +74,12 @@ pub enum PipelineError {
     /// The plan does not fit.
     #[error(transparent)]
     Prune(#[from] crate::prune::PruneError),
+    /// Channels cannot be removed.
+    #[error(transparent)]
+    Channels(#[from] crate::prune::channels::ChannelError),
+    /// What is left cannot stand in for removed channels.
+    #[error(transparent)]
+    Repair(#[from] crate::prune::channels::RepairError),
     /// Folding failed.
     #[error(transparent)]
     Fold(#[from] crate::fold::FoldError),

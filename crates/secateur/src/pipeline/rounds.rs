@@ -1,11 +1,12 @@
 //! Iterative pruning: rank the directions (by statistics, or by training the scaling factors and
 //! gathering their Taylor scores), cut, and go on until the targets stop it (docs/method.md, sections 5 and 7).
 
-use super::basis::Ranked;
+use super::basis::{Ranked, RankedState};
+use super::candidate::{Candidate, Next, best_cut};
 use super::choose::{Choice, File, exported_size, is_within, removes_nothing};
 use super::score::Scoring;
 use super::stages::{fit_config, source};
-use super::{PipelineError, Prepared, Run, Settings, Target};
+use super::{PipelineError, Prepared, Removal, Run, Settings, Target};
 use crate::cost;
 use crate::data::Split;
 use crate::exec::Engine;
@@ -13,11 +14,10 @@ use crate::graph::{Graph, factored_layers};
 use crate::importance::Scores;
 use crate::onnx::Model;
 use crate::progress::{Progress, Silent};
-use crate::prune::{Goal, PLAN_VERSION, PruningPlan, apply};
-use crate::report::Round;
-use crate::train::{
-    AccuracyDrop, EngineAccuracy, FitSummary, Teacher, accuracy, carry_batch_norm, steps_per_epoch,
-};
+use crate::prune::channels::ChannelPlan;
+use crate::prune::{Goal, PLAN_VERSION, Per, PruningPlan};
+use crate::report::{CutKind, Round};
+use crate::train::{AccuracyDrop, EngineAccuracy, FitSummary, Teacher, accuracy, steps_per_epoch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -45,6 +45,8 @@ pub(super) struct Context<'c> {
 pub(super) struct Pruned {
     pub graph: Graph,
     pub plan: PruningPlan,
+    /// The cuts of channels, one after the other.
+    pub channels: Vec<ChannelPlan>,
     pub rounds: Vec<Round>,
 }
 
@@ -53,6 +55,9 @@ pub(super) struct Pruned {
 struct RoundState {
     round: Round,
     plan: PruningPlan,
+    /// The channels that this round took; after the round, those of all rounds.
+    #[serde(default)]
+    channels: Vec<ChannelPlan>,
     scores: Scores,
 }
 
@@ -65,6 +70,7 @@ pub(super) fn prune_in_rounds(
     let (mut graph, mut state) = context.run.stage("round-00", context.model, || {
         let start = Round {
             round: 0,
+            kind: None,
             step: 0.0,
             size: exported_size(decomposed, context.prepared)?,
             val_top1_cut: 0.0,
@@ -84,21 +90,19 @@ pub(super) fn prune_in_rounds(
     let mut rounds = vec![state.round.clone()];
     let mut pace = Pace::new(settings.step(), settings.halvings);
     let mut ranked = rank(context, &graph, &state)?;
-    while let Some(plan) = next_plan(context, &graph, &ranked.state.scores, pace.step)? {
+    while let Some(next) = next_cut(context, &graph, &ranked.state.scores, pace.step)? {
         let number = rounds.len();
-        let cumulative = if state.plan.layers.is_empty() {
-            plan.clone()
-        } else {
-            state.plan.then(&plan)?
-        };
-        let (cut, tried) =
-            context
-                .run
-                .stage(&format!("round-{number:02}"), context.model, || {
-                    let adopted = ranked.adopt(&graph, &plan)?;
-                    let cut = apply(&adopted, &plan)?;
-                    train_cut(context, &graph, &cut, cumulative, number, pace.step)
-                })?;
+        let name = format!("round-{number:02}");
+        let done = &state.plan;
+        let (cut, tried) = context.run.stage(&name, context.model, || {
+            match best_cut(context, &graph, &ranked, &next, done)? {
+                Some(candidate) => train_cut(context, candidate, number, pace.step),
+                None => Ok((graph.clone(), nothing_left(&state, number))),
+            }
+        })?;
+        if tried.round.kind.is_none() {
+            break;
+        }
         note_round(context, &tried.round);
         rounds.push(tried.round.clone());
         let history: String = rounds
@@ -109,7 +113,10 @@ pub(super) fn prune_in_rounds(
         crate::files::write_atomic(&context.run.path("history.jsonl"), history.as_bytes())?;
         let goes_on = if tried.round.accepted {
             let goes_on = pace.succeeded(spent(context, &tried.round.drop));
+            let mut channels = std::mem::take(&mut state.channels);
             (graph, state) = (cut, tried);
+            channels.append(&mut state.channels);
+            state.channels = channels;
             if goes_on {
                 ranked = rank(context, &graph, &state)?;
             }
@@ -124,6 +131,7 @@ pub(super) fn prune_in_rounds(
     Ok(Pruned {
         graph,
         plan: state.plan,
+        channels: state.channels,
         rounds,
     })
 }
@@ -174,14 +182,22 @@ impl Pace {
     }
 }
 
+/// The state of a round in which nothing could go.
+fn nothing_left(state: &RoundState, number: usize) -> RoundState {
+    let mut state = state.clone();
+    state.round.round = number;
+    state.round.kind = None;
+    state
+}
+
 /// The next cut: a share of what is left, but no further than the targets on size ask for. `None`
 /// where those hold, or nothing more can go.
-fn next_plan(
+fn next_cut(
     context: &Context<'_>,
     graph: &Graph,
     scores: &Scores,
     step: f64,
-) -> Result<Option<PruningPlan>, PipelineError> {
+) -> Result<Option<Next>, PipelineError> {
     let settings = &context.settings.prune;
     let choice = Choice::of(graph, &factored_layers(graph), context.prepared, settings)?;
     let want = |target: &Target| target.want(context.original, context.original_bytes);
@@ -199,6 +215,15 @@ fn next_plan(
     if all_within(choice.total) {
         return Ok(None);
     }
+    if settings.removes == Removal::Channels {
+        let goal = choice.step_goal(step);
+        // One target of the unit of the step is not overshot.
+        let nearer = goals.iter().filter_map(|target| target.further(goal));
+        let goal = nearer
+            .reduce(|a, b| a.further(b).unwrap_or(a))
+            .unwrap_or(goal);
+        return Ok(Some(Next { plan: None, goal }));
+    }
     let mut plan = choice.plan_step(scores, step)?;
     // Where this cut would go below every target on size, cut just as far as the targets.
     if plan.as_ref().is_some_and(|plan| all_within(plan.predicted)) {
@@ -210,11 +235,25 @@ fn next_plan(
             }
         }
     }
-    Ok(plan.filter(|plan| !removes_nothing(plan)))
+    let plan = plan.filter(|plan| !removes_nothing(plan));
+    let goal = match &plan {
+        Some(plan) => match settings.per {
+            Per::Mac => Goal::Macs(plan.predicted.macs),
+            Per::Parameter | Per::Direction => Goal::Params(plan.predicted.params),
+        },
+        None => choice.step_goal(step),
+    };
+    let goes_on = plan.is_some() || settings.removes == Removal::Double;
+    Ok(goes_on.then_some(Next { plan, goal }))
 }
 
 /// The directions of a round's network and their scores, for the next cut.
 fn rank(context: &Context<'_>, graph: &Graph, state: &RoundState) -> Result<Ranked, PipelineError> {
+    if context.settings.prune.removes == Removal::Channels {
+        let state = RankedState::default();
+        let graph = graph.clone();
+        return Ok(Ranked { graph, state });
+    }
     let name = format!("ranked-{:02}", state.round.round);
     let (graph, state) = context.run.stage(&name, context.model, || {
         let layers = factored_layers(graph);
@@ -225,37 +264,28 @@ fn rank(context: &Context<'_>, graph: &Graph, state: &RoundState) -> Result<Rank
     Ok(Ranked { graph, state })
 }
 
-/// Carries batch norm over to a cut network, trains, and trains longer where the accuracy asks for
-/// it.
+/// Trains a cut network, longer where the accuracy asks for it.
 fn train_cut(
     context: &Context<'_>,
-    graph: &Graph,
-    cut: &Graph,
-    cumulative: PruningPlan,
+    cut: Candidate,
     number: usize,
     step: f64,
 ) -> Result<(Graph, RoundState), PipelineError> {
     let settings = context.settings;
     let source = source(context.prepared, settings);
-    let graph = carry_batch_norm(
-        context.engine,
-        graph,
-        cut,
-        &source,
-        settings.prune.batch_norm_images,
-        settings.seed,
-    )?;
     let round = Round {
         round: number,
+        kind: Some(cut.kind),
         step,
-        size: exported_size(&graph, context.prepared)?,
+        size: exported_size(&cut.graph, context.prepared)?,
         val_top1_cut: 0.0,
         val_top1: 0.0,
         drop: AccuracyDrop::default(),
         recovered: false,
         accepted: true,
     };
-    let (graph, mut state) = window(context, &graph, round, cumulative)?;
+    let (graph, mut state) = window(context, &cut.graph, round, cut.plan)?;
+    state.channels.extend(cut.channels);
     if state.round.accepted || settings.prune.recovery_epochs == 0 {
         return Ok((graph, state));
     }
@@ -302,6 +332,7 @@ fn window(
         let state = RoundState {
             round,
             plan,
+            channels: Vec::new(),
             scores: Scores::new(),
         };
         return Ok((graph.clone(), state));
@@ -318,6 +349,7 @@ fn window(
     let state = RoundState {
         round,
         plan,
+        channels: Vec::new(),
         scores,
     };
     Ok((graph, state))
@@ -336,7 +368,7 @@ fn train_and_score(
     scoring(context).train_and_score(graph, &factored_layers(graph), &config)
 }
 
-fn scoring<'c>(context: &Context<'c>) -> Scoring<'c> {
+pub(super) fn scoring<'c>(context: &Context<'c>) -> Scoring<'c> {
     Scoring {
         engine: context.engine,
         prepared: context.prepared,
@@ -382,9 +414,13 @@ fn spent(context: &Context<'_>, drop: &AccuracyDrop) -> Option<f64> {
 fn note_round(context: &Context<'_>, round: &Round) {
     let share = |now: u64, before: u64| 100.0 * now as f64 / before.max(1) as f64;
     context.progress.note(&format!(
-        "round {}: parameters {:.1} %, MACs {:.1} %, validation top-1 {:.2} % after the cut, \
+        "round {}, {}: parameters {:.1} %, MACs {:.1} %, validation top-1 {:.2} % after the cut, \
          {:.2} % after training ({})",
         round.round,
+        match round.kind {
+            Some(CutKind::Channels) => "channels",
+            Some(CutKind::Directions) | None => "directions",
+        },
         share(round.size.params, context.original.params),
         share(round.size.macs, context.original.macs),
         100.0 * round.val_top1_cut,

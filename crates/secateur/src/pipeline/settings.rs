@@ -104,6 +104,19 @@ impl Default for TransferSettings {
     }
 }
 
+/// What pruning removes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Removal {
+    /// Directions of factored layers.
+    #[default]
+    Basis,
+    /// Channels.
+    Channels,
+    /// In each round the one of both that loses less (double pruning).
+    Double,
+}
+
 /// Basis scaling and pruning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -112,6 +125,8 @@ pub struct PruneSettings {
     pub targets: Vec<Target>,
     /// Layers to leave alone: a regular expression on node names.
     pub exclude: Option<String>,
+    /// What is removed (basis).
+    pub removes: Removal,
     /// In which directions layers are cut (fisher).
     pub basis: Basis,
     /// What a direction is worth (fisher); `taylor` goes with the basis `svd`.
@@ -152,6 +167,7 @@ impl Default for PruneSettings {
         Self {
             targets: vec![Target::AccDrop(1.0)],
             exclude: None,
+            removes: Removal::Basis,
             basis: Basis::Fisher,
             score: Score::Fisher,
             curvature: Curvature::Output,

@@ -108,6 +108,8 @@ pub struct VerifyResult {
 pub struct Round {
     /// 0 is the network before the first cut.
     pub round: usize,
+    /// What went; nothing in round 0.
+    pub kind: Option<CutKind>,
     /// Fraction of the remaining size of the layers that was to go.
     pub step: f64,
     /// Size as it would be exported.
@@ -122,6 +124,16 @@ pub struct Round {
     pub recovered: bool,
     /// Whether it was kept.
     pub accepted: bool,
+}
+
+/// What a round takes away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CutKind {
+    /// Directions of factored layers.
+    Directions,
+    /// Channels, and all that goes with them.
+    Channels,
 }
 
 /// The result of `compress`.

@@ -95,6 +95,7 @@ impl CompressReport {
     pub fn round_table(&self) -> Table {
         let columns = [
             "#round",
+            "cut",
             "#step",
             "#parameters",
             "#MACs",
@@ -113,6 +114,12 @@ impl CompressReport {
             };
             table.push([
                 round.round.to_string(),
+                match round.kind {
+                    None => "-",
+                    Some(CutKind::Directions) => "directions",
+                    Some(CutKind::Channels) => "channels",
+                }
+                .to_owned(),
                 if round.round == 0 {
                     "-".to_owned()
                 } else {

@@ -5,6 +5,7 @@ use super::*;
 fn report() -> CompressReport {
     let round = |round: usize, params: u64, val_top1: f64, accepted: bool| Round {
         round,
+        kind: (round > 0).then_some(CutKind::Directions),
         step: 0.15,
         size: Size {
             params,

@@ -12,8 +12,8 @@ mod optimizer;
 mod trainable;
 
 pub use batch_norm::{
-    ChannelMoments, carry_batch_norm, channel_moments, has_batch_norm, reestimate_batch_norm,
-    training_batches,
+    ChannelMoments, KeptChannels, carry_batch_norm, channel_moments, has_batch_norm,
+    reestimate_batch_norm, training_batches,
 };
 pub use checkpoint::{CheckpointError, CheckpointFile, CheckpointStore, FitState, NoCheckpoints};
 pub use distillation::Teacher;

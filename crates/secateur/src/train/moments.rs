@@ -115,6 +115,7 @@ pub fn output_moments(
         };
         let moments = OutputMoments {
             mean,
+            positions,
             covariance,
             gradient,
         };

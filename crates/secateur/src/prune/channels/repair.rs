@@ -13,7 +13,7 @@ use crate::groups::discover;
 use crate::tensor::{Floats, Tensor};
 use faer::linalg::solvers::Solve;
 use ndarray::{Array2, ArrayView2, Axis, Ix2, IxDyn};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How a repair is computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -177,7 +177,8 @@ pub fn reconstruct(
 ///
 /// `moments` holds, by the name of a layer's node, the second moment `[n, n]` of its patches, rows
 /// in the order of the weight's reshape to `[co, n]`, `n = ci * kh * kw`; for a dense layer those
-/// of its input. [`repairable`] lists the layers that can use one. Layers without an entry stay.
+/// of its input. Or `[ci, ci]`, that of its input channels alone: kept channels then stand in for the
+/// removed ones at the same position of the image. [`repairable`] lists the layers that can use one. Layers without an entry stay.
 ///
 /// # Errors
 /// [`RepairError`] names the layer that does not fit.
@@ -203,6 +204,7 @@ pub fn repair(
     for Loss {
         node,
         layer,
+        channels,
         rows: removed,
     } in losses
     {
@@ -210,12 +212,22 @@ pub fn repair(
             continue;
         };
         let weight = layer.matrix();
-        let fixed = reconstruct(&node.name, weight.view(), moment.view(), &removed, config)?;
-        let mut repaired = weight;
+        let shape = weight.dim();
+        // With the moment of the channels every position of the kernel is a column.
+        let by_channel = moment.nrows() == channels && channels > 0;
+        let per_row = if by_channel { layer.rows / channels } else { 1 };
+        let rows: BTreeSet<usize> = removed.iter().map(|row| row / per_row).collect();
+        let rows: Vec<usize> = rows.into_iter().collect();
+        let matrix = weight
+            .to_shape((shape.0 / per_row, shape.1 * per_row))
+            .map(|view| view.to_owned());
+        let mut repaired = matrix.unwrap_or(weight);
+        let fixed = reconstruct(&node.name, repaired.view(), moment.view(), &rows, config)?;
         for (row, values) in fixed.keep.iter().zip(fixed.weight.rows()) {
             repaired.row_mut(*row).assign(&values);
         }
-        let stored = layer.stored(&repaired);
+        let repaired = repaired.to_shape(shape).map(|view| view.to_owned());
+        let stored = repaired.ok().and_then(|repaired| layer.stored(&repaired));
         if let (Some(name), Some(stored)) = (optional(node, 1), stored) {
             result.initializers.insert(name.to_owned(), stored);
         }
@@ -250,6 +262,8 @@ pub fn repairable(
 struct Loss<'g> {
     node: &'g Node,
     layer: Layer<'g>,
+    /// Input channels.
+    channels: usize,
     /// The rows of its weight that go.
     rows: Vec<usize>,
 }
@@ -281,7 +295,13 @@ fn losses<'g>(
             .filter(|row| goes(row / per_channel.max(1)))
             .collect();
         if !rows.is_empty() {
-            losses.push(Loss { node, layer, rows });
+            let channels = inputs.channels.len();
+            losses.push(Loss {
+                node,
+                layer,
+                channels,
+                rows,
+            });
         }
     }
     Ok(losses)

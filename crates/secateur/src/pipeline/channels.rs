@@ -1,0 +1,199 @@
+//! One cut of channels: which go, how the rest stands in for them, and the smaller network
+//! (docs/method.md, section 6).
+
+use super::PipelineError;
+use super::choose::{exported_size, is_within};
+use super::score::Scoring;
+use super::stages::{shapes, source};
+use crate::decompose::cap_ranks;
+use crate::graph::{Graph, Inferred, Op, Size, factored_layers};
+use crate::groups::{ChannelGroups, Removed, Role, discover};
+use crate::importance::{Reader, removal_order};
+use crate::prune::channels::{self, ChannelPlan, RepairConfig};
+use crate::prune::{Goal, Per};
+use crate::train::{KeptChannels, MomentsConfig, output_moments};
+use std::collections::BTreeMap;
+
+/// A network that has lost channels.
+#[derive(Clone, Debug)]
+pub(super) struct ChannelCut {
+    pub graph: Graph,
+    pub plan: ChannelPlan,
+    /// What is left of every batch norm.
+    pub kept: KeptChannels,
+}
+
+/// Part of the mean diagonal that is added to second moments before they are inverted: channels that
+/// hardly vary would make them singular.
+const RIDGE: f64 = 1e-4;
+
+impl Scoring<'_> {
+    /// Removes the channels that lose least for what they save in the unit `per`, until the network as
+    /// exported is within `goal`. `None` where too few channels can go.
+    pub(super) fn cut_channels(
+        &self,
+        graph: &Graph,
+        goal: Goal,
+        per: Per,
+    ) -> Result<Option<ChannelCut>, PipelineError> {
+        let inferred = shapes(graph, self.prepared)?;
+        let groups = discover(graph, &inferred);
+        let reads = reads(graph, &groups);
+        let values: Vec<String> = reads.values().cloned().collect();
+        let settings = &self.settings.prune;
+        let moments = output_moments(
+            self.engine,
+            graph,
+            self.logits,
+            &values,
+            &source(self.prepared, self.settings),
+            &MomentsConfig {
+                images: settings.statistics_images,
+                curvature: settings.curvature,
+                seed: self.settings.seed,
+            },
+            self.progress,
+        )?;
+        let mut readers = Vec::new();
+        let mut seconds = BTreeMap::new();
+        for (value, known) in &moments {
+            let mean = known.mean.view().insert_axis(ndarray::Axis(1));
+            let second = &known.covariance + mean.dot(&mean.t()) * known.positions;
+            if let Some(axis) = groups.value(value)
+                && let Some(reader) =
+                    Reader::new(&axis.channels, &second, known.gradient.diag(), RIDGE)
+            {
+                readers.push(reader);
+            }
+            seconds.insert(value.clone(), second);
+        }
+        let saved: Vec<f64> = saved(graph, &groups, &inferred)
+            .iter()
+            .map(|size| match per {
+                Per::Parameter => size.params as f64,
+                Per::Mac => size.macs as f64,
+                Per::Direction => 1.0,
+            })
+            .collect();
+        let sizes: Vec<usize> = groups.groups.iter().map(|group| group.channels).collect();
+        let order = removal_order(readers, &sizes, &saved);
+
+        // The size falls with every channel, so the shortest sufficient run is found by halving.
+        let removed = |n: usize| {
+            let mut removed = Removed::nothing(&groups);
+            order[..n].iter().for_each(|&id| removed.insert(id));
+            removed
+        };
+        let size = |n: usize| {
+            let plan = ChannelPlan::of(&groups, &removed(n));
+            exported_size(&channels::apply(graph, &inferred, &plan)?, self.prepared)
+        };
+        let (mut too_few, mut enough) = (0, order.len());
+        if enough == 0 || !is_within(size(enough)?, &goal) {
+            return Ok(None);
+        }
+        while enough - too_few > 1 {
+            let middle = usize::midpoint(too_few, enough);
+            if is_within(size(middle)?, &goal) {
+                enough = middle;
+            } else {
+                too_few = middle;
+            }
+        }
+        let removed = removed(enough);
+        let plan = ChannelPlan::of(&groups, &removed);
+        let repairable = channels::repairable(graph, &inferred, &plan)?;
+        let by_layer = repairable.into_iter().filter_map(|(layer, _)| {
+            let second = seconds.get(reads.get(&layer)?)?.clone();
+            Some((layer, second))
+        });
+        let config = RepairConfig { ridge: RIDGE };
+        let (repaired, _) = channels::repair(graph, &inferred, &plan, &by_layer.collect(), config)?;
+        let cut = channels::apply(&repaired, &inferred, &plan)?;
+        Ok(Some(ChannelCut {
+            graph: cap_ranks(&cut)?,
+            kept: kept(graph, &groups, &removed),
+            plan,
+        }))
+    }
+}
+
+/// By layer that reads channels of a group, the value that it reads.
+fn reads(graph: &Graph, groups: &ChannelGroups) -> BTreeMap<String, String> {
+    let consumers = groups
+        .groups
+        .iter()
+        .flat_map(|group| group.nodes(Role::Consumes));
+    consumers
+        .filter_map(|name| {
+            let value = graph.node(name)?.inputs.first()?;
+            groups.value(value)?;
+            Some((name.to_owned(), value.clone()))
+        })
+        .collect()
+}
+
+/// What removing one channel of each group saves now.
+fn saved(graph: &Graph, groups: &ChannelGroups, inferred: &Inferred) -> Vec<Size> {
+    let factored = factored_layers(graph);
+    let positions = |node: &str| {
+        let output = graph.node(node).and_then(|node| node.outputs.first());
+        let shape = output.and_then(|output| inferred.shapes.get(output));
+        let is_conv = matches!(graph.node(node).map(|node| &node.op), Some(Op::Conv(_)));
+        let spatial = shape.filter(|_| is_conv).and_then(|shape| shape.get(2..));
+        spatial.map_or(1, |axes| axes.iter().product::<usize>() as u64)
+    };
+    let mut result = Vec::new();
+    for group in &groups.groups {
+        let mut total = Size::default();
+        for member in &group.members {
+            let Some(shape) = graph
+                .initializers
+                .get(&member.initializer)
+                .map(|array| array.shape())
+            else {
+                continue;
+            };
+            let indices: usize = member.indices.iter().map(Vec::len).sum();
+            let per_channel = indices as f64 / group.channels.max(1) as f64;
+            let numel: usize = shape.iter().product();
+            let axis = shape.get(member.axis).copied().unwrap_or(1).max(1);
+            let mut params = numel as f64 / axis as f64 * per_channel;
+            // Two factors of a rank that does not pay are exported as one matrix.
+            let layer = factored.iter().find(|layer| {
+                layer.rank > layer.shape.break_even_rank()
+                    && [&layer.basis_weight, &layer.projection_weight]
+                        .contains(&&member.initializer)
+            });
+            if let Some(layer) = layer {
+                let (n, co) = (layer.shape.n as f64, layer.shape.co as f64);
+                params = match member.role {
+                    Role::Consumes => n * co / axis as f64 * per_channel,
+                    _ => n * per_channel,
+                };
+            }
+            let params = params.round() as u64;
+            total.params += params;
+            if matches!(member.role, Role::Produces | Role::Consumes) || shape.len() == 4 {
+                total.macs += params * positions(&member.node);
+            }
+        }
+        result.push(total);
+    }
+    result
+}
+
+/// The channels that are left of every batch norm, by the name of its mean.
+fn kept(graph: &Graph, groups: &ChannelGroups, removed: &Removed) -> KeptChannels {
+    let stored: BTreeMap<&str, _> = groups.stored().collect();
+    let means = graph.nodes.iter().filter_map(|node| match node.op {
+        Op::BatchNormalization { .. } => node.inputs.get(3),
+        _ => None,
+    });
+    means
+        .filter_map(|mean| {
+            let axis = stored.get(mean.as_str())?.first()?;
+            Some((mean.clone(), axis.kept(removed)))
+        })
+        .collect()
+}

@@ -407,7 +407,7 @@ fn a_repaired_layer_is_off_by_what_is_foreseen() {
     ]);
     for (group, layer, rows, gone) in [("a", "b", 72, 36), ("b", "c", 80, 32), ("c", "d", 6, 2)] {
         let channels = discover(&graph, &shapes).group(group).unwrap().channels;
-        // `other` ties channels 2i and 2i + 1 of all groups to each other: two are left of eight.
+        // `other` ties the channels of `a` that are at the same place in its four groups.
         let keep: Vec<usize> = match group {
             "a" => vec![1],
             "b" => vec![0, 1, 3],

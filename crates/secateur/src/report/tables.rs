@@ -2,7 +2,7 @@
 
 use super::numbers::{bytes, change, count, grouped, percent, points, seconds, share, small};
 use super::table::Table;
-use super::{CompressReport, LayerKind, TargetResult};
+use super::{CompressReport, CutKind, LayerKind, TargetResult};
 
 /// Said once wherever multiply-accumulates are shown.
 pub const MACS_NOTE: &str = "MACs: multiply-accumulates of one image; 1 MAC = 2 FLOPs";

@@ -82,7 +82,7 @@ fn cases() -> Vec<Case> {
         case.parameters[1].mapv_inplace(|v| v / 4.0);
         case
     };
-    // Distances between the operands are odd multiples of 1/48: none changes places within a step.
+    // Values of different operands are at least 1/24 apart: none changes places within a step.
     let extremum = |what, function| {
         let shapes: &[&[usize]] = &[&[2, 3, 2], &[3, 1], &[1]];
         let mut case = case(what, Op::Variadic(function), shapes);

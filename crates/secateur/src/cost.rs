@@ -79,16 +79,30 @@ pub fn of(graph: &Graph, inferred: &Inferred) -> Cost {
 fn weight_slots(node: &Node) -> &[String] {
     let inputs = &node.inputs[..];
     match &node.op {
-        Op::Conv(_) | Op::BatchNormalization { .. } | Op::PRelu => {
-            inputs.get(1..).unwrap_or_default()
+        Op::Conv(_)
+        | Op::ConvTranspose(_)
+        | Op::BatchNormalization { .. }
+        | Op::LayerNormalization { .. }
+        | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
+        | Op::PRelu => inputs.get(1..).unwrap_or_default(),
+        Op::Gemm { .. } | Op::MatMul | Op::Arithmetic(_) | Op::Variadic(_) | Op::Concat { .. } => {
+            inputs
         }
-        Op::Gemm { .. } | Op::MatMul | Op::Arithmetic(_) | Op::Sum | Op::Concat { .. } => inputs,
         Op::Activation(_)
         | Op::Clip { .. }
         | Op::MaxPool(_)
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
-        | Op::ReduceMean { .. }
+        | Op::Reduce { .. }
+        | Op::GlobalMaxPool
+        | Op::Resize(_)
+        | Op::Upsample { .. }
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::Split { .. }
+        | Op::Expand
+        | Op::Where
         | Op::Flatten { .. }
         | Op::Reshape { .. }
         | Op::Transpose { .. }
@@ -117,6 +131,11 @@ fn macs(node: &Node, inferred: &Inferred) -> u64 {
             let weight = input(1);
             outputs.saturating_mul(volume(weight.get(1..).unwrap_or_default()))
         }
+        Op::ConvTranspose(_) => {
+            // [in, out/groups, kh, kw]: each input is added to that many outputs.
+            let weight = input(1);
+            volume(&input(0)).saturating_mul(volume(weight.get(1..).unwrap_or_default()))
+        }
         Op::Gemm { trans_a, .. } => {
             let inner = if *trans_a { 0 } else { 1 };
             outputs.saturating_mul(input(0).get(inner).map_or(0, |&length| length as u64))
@@ -127,12 +146,23 @@ fn macs(node: &Node, inferred: &Inferred) -> u64 {
         | Op::PRelu
         | Op::Clip { .. }
         | Op::Arithmetic(_)
-        | Op::Sum
+        | Op::Variadic(_)
         | Op::Concat { .. }
         | Op::MaxPool(_)
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
-        | Op::ReduceMean { .. }
+        | Op::Reduce { .. }
+        | Op::LayerNormalization { .. }
+        | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
+        | Op::GlobalMaxPool
+        | Op::Resize(_)
+        | Op::Upsample { .. }
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::Split { .. }
+        | Op::Expand
+        | Op::Where
         | Op::Flatten { .. }
         | Op::Reshape { .. }
         | Op::Transpose { .. }
@@ -231,7 +261,11 @@ fn data_inputs(node: &Node) -> &[String] {
         | Op::Gather { .. }
         | Op::Clip { .. }
         | Op::Dropout { .. }
-        | Op::ReduceMean { .. } => inputs.get(..1).unwrap_or_default(),
+        | Op::Reduce { .. }
+        | Op::Resize(_)
+        | Op::Upsample { .. }
+        | Op::Split { .. }
+        | Op::Expand => inputs.get(..1).unwrap_or_default(),
         Op::Conv(_)
         | Op::Gemm { .. }
         | Op::MatMul
@@ -239,11 +273,19 @@ fn data_inputs(node: &Node) -> &[String] {
         | Op::Activation(_)
         | Op::PRelu
         | Op::Arithmetic(_)
-        | Op::Sum
+        | Op::Variadic(_)
         | Op::Concat { .. }
         | Op::MaxPool(_)
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
+        | Op::ConvTranspose(_)
+        | Op::LayerNormalization { .. }
+        | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
+        | Op::GlobalMaxPool
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::Where
         | Op::Flatten { .. }
         | Op::Transpose { .. }
         | Op::Softmax(_)

@@ -72,7 +72,7 @@ fn check_every_operator_computes_what_onnx_runtime_computes(engine: &dyn Engine)
             }
         }
     }
-    assert!(worst.len() > 300);
+    assert!(worst.len() > 450);
 }
 
 /// The sum of all outputs times fixed numbers: a loss whose gradient by the outputs is known.
@@ -119,7 +119,7 @@ fn check_every_operator_has_the_gradient_of_its_forward_pass(engine: &dyn Engine
         let mut trainable = Vec::new();
         for (name, tensor) in &graph.initializers {
             let is_data = graph.nodes.iter().any(|node| {
-                let steers = matches!(node.op.name(), "Clip" | "Pad");
+                let steers = matches!(node.op.name(), "Clip" | "Pad" | "Resize" | "Upsample");
                 node.inputs
                     .iter()
                     .enumerate()

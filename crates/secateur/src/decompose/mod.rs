@@ -224,12 +224,24 @@ fn is_layer(op: &Op) -> bool {
         | Op::PRelu
         | Op::Clip { .. }
         | Op::Arithmetic(_)
-        | Op::Sum
+        | Op::Variadic(_)
         | Op::Concat { .. }
         | Op::MaxPool(_)
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
-        | Op::ReduceMean { .. }
+        | Op::Reduce { .. }
+        | Op::ConvTranspose(_)
+        | Op::LayerNormalization { .. }
+        | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
+        | Op::GlobalMaxPool
+        | Op::Resize(_)
+        | Op::Upsample { .. }
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::Split { .. }
+        | Op::Expand
+        | Op::Where
         | Op::Flatten { .. }
         | Op::Reshape { .. }
         | Op::Transpose { .. }

@@ -193,7 +193,8 @@ impl Plan {
                 op: node.op.name(),
                 problem,
             };
-            for value in node.inputs.iter().chain(node.outputs.first()) {
+            let outputs = computed_outputs(node).map(|(_, name)| name);
+            for value in node.inputs.iter().chain(outputs) {
                 let shape = self.shape(value);
                 if shape.len() > MAX_RANK {
                     let rank = shape.len();
@@ -277,13 +278,14 @@ fn check_casts(graph: &Graph, schedule: &Schedule, wanted: &Wanted) -> Result<()
     Ok(())
 }
 
-/// Refuses to train what is read on the host before the graph runs: bounds and fill values.
+/// Refuses to train what is read on the host before the graph runs: bounds, fill values, scales.
 fn check_steering(graph: &Graph, wanted: &Wanted) -> Result<(), ExecError> {
-    for node in graph
-        .nodes
-        .iter()
-        .filter(|n| matches!(n.op, Op::Clip { .. } | Op::Pad { .. }))
-    {
+    for node in graph.nodes.iter().filter(|n| {
+        matches!(
+            n.op,
+            Op::Clip { .. } | Op::Pad { .. } | Op::Resize(_) | Op::Upsample { .. }
+        )
+    }) {
         let trained = node
             .inputs
             .iter()
@@ -299,6 +301,15 @@ fn check_steering(graph: &Graph, wanted: &Wanted) -> Result<(), ExecError> {
         }
     }
     Ok(())
+}
+
+/// The outputs of a node that engines compute, with their indices.
+pub(super) fn computed_outputs(node: &Node) -> impl DoubleEndedIterator<Item = (usize, &String)> {
+    let count = match node.op.computes_all_outputs() {
+        true => node.outputs.len(),
+        false => 1,
+    };
+    node.outputs.iter().enumerate().take(count)
 }
 
 /// The values whose content is computed from any of `sources`.

@@ -8,11 +8,17 @@ use std::ops::RangeInclusive;
 pub struct Arity {
     /// Inputs; those up to the lower bound cannot be left out by an empty name.
     pub inputs: RangeInclusive<usize>,
-    /// Outputs; only the first one is computed by every engine.
+    /// Outputs; only the first one is computed unless [`Op::computes_all_outputs`].
     pub outputs: RangeInclusive<usize>,
 }
 
 impl Op {
+    /// Whether outputs beyond the first are computed too.
+    #[must_use]
+    pub fn computes_all_outputs(&self) -> bool {
+        matches!(self, Self::Split { .. } | Self::LayerNormalization { .. })
+    }
+
     /// The numbers of inputs and outputs, in the attribute or the input form that the fields state.
     #[must_use]
     pub fn arity(&self) -> Arity {
@@ -21,6 +27,9 @@ impl Op {
             | Self::MaxPool(_)
             | Self::AveragePool(_)
             | Self::GlobalAveragePool
+            | Self::GlobalMaxPool
+            | Self::DepthToSpace { .. }
+            | Self::SpaceToDepth { .. }
             | Self::Flatten { .. }
             | Self::Transpose { .. }
             | Self::Softmax(_)
@@ -34,8 +43,20 @@ impl Op {
             | Self::PRelu
             | Self::Arithmetic(_)
             | Self::Reshape { .. }
+            | Self::Expand
             | Self::Gather { .. } => 2..=2,
-            Self::Conv(_) | Self::Gemm { .. } => 2..=3,
+            Self::Conv(_)
+            | Self::ConvTranspose(_)
+            | Self::Gemm { .. }
+            | Self::LayerNormalization { .. } => 2..=3,
+            Self::Where | Self::InstanceNormalization { .. } | Self::GroupNormalization { .. } => {
+                3..=3
+            }
+            Self::Resize(_) => 1..=4,
+            Self::Upsample { scales: None, .. } => 2..=2,
+            Self::Upsample { .. } => 1..=1,
+            Self::Split { sizes: None, .. } => 1..=2,
+            Self::Split { .. } => 1..=1,
             Self::BatchNormalization { .. } => 5..=5,
             Self::Clip {
                 min: None,
@@ -43,19 +64,24 @@ impl Op {
             }
             | Self::Dropout { ratio: None } => 1..=3,
             Self::Clip { .. } | Self::Dropout { .. } => 1..=1,
-            Self::Sum | Self::Concat { .. } => 1..=usize::MAX,
-            Self::ReduceMean { axes: None, .. } | Self::Squeeze { axes: None } => 1..=2,
+            Self::Variadic(_) | Self::Concat { .. } => 1..=usize::MAX,
+            Self::Reduce { axes: None, .. } | Self::Squeeze { axes: None } => 1..=2,
             Self::Unsqueeze { axes: None } => 2..=2,
-            Self::ReduceMean { .. } | Self::Squeeze { .. } | Self::Unsqueeze { .. } => 1..=1,
+            Self::Reduce { .. } | Self::Squeeze { .. } | Self::Unsqueeze { .. } => 1..=1,
             Self::Slice { bounds: None } => 3..=5,
             Self::Slice { .. } => 1..=1,
             Self::Pad { pads: None, .. } => 2..=4,
             Self::Pad { .. } => 1..=1,
         };
-        let with_mask_or_indices = matches!(self, Self::Dropout { .. } | Self::MaxPool(_));
+        let most_outputs = match self {
+            Self::Dropout { .. } | Self::MaxPool(_) => 2,
+            Self::LayerNormalization { .. } => 3,
+            _ if self.computes_all_outputs() => usize::MAX,
+            _ => 1,
+        };
         Arity {
             inputs,
-            outputs: 1..=if with_mask_or_indices { 2 } else { 1 },
+            outputs: 1..=most_outputs,
         }
     }
 }

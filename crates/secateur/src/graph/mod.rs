@@ -3,17 +3,21 @@
 //! Every stage takes a [`Graph`] and gives back a new one. A graph holds standard ONNX operators
 //! only, so that every intermediate result can be exported and run elsewhere.
 
+mod activation;
 mod arity;
 mod edit;
 mod factored;
 mod infer;
 mod op;
 mod query;
+mod resize;
 #[cfg(test)]
 pub(crate) mod samples;
+mod transposed;
 mod validate;
 mod window;
 
+pub use activation::{Activation, GeluForm};
 pub use arity::Arity;
 pub use factored::{
     FactorMatrices, FactoredKind, FactoredLayer, LayerShape, Size, factored_layers,
@@ -23,10 +27,12 @@ pub use infer::{
     AxisSlice, InferError, Inferred, MAX_CONSTANT, Operands, broadcast, infer, infer_images,
 };
 pub use op::{
-    Activation, Arithmetic, AutoPad, ConvAttrs, Op, PadMode, PoolAttrs, SliceBounds, SoftmaxAxis,
-    SpatialPads,
+    Arithmetic, AutoPad, ConvAttrs, DepthOrder, Op, PadMode, PoolAttrs, Reduction, SliceBounds,
+    SoftmaxAxis, SpatialPads, Variadic,
 };
 pub use query::ImageInput;
+pub use resize::{AspectRatio, AxisResize, Coordinates, Interpolation, Nearest, ResizeAttrs, Taps};
+pub use transposed::{ConvTransposeAttrs, Extent};
 pub use validate::GraphError;
 pub use window::WindowError;
 

@@ -3,6 +3,9 @@
 //! Attributes hold what the file states; where an attribute became an input in a later operator
 //! set, the field is an `Option` that is `Some` only for the attribute form.
 
+use super::activation::Activation;
+use super::resize::{Interpolation, ResizeAttrs};
+use super::transposed::ConvTransposeAttrs;
 use crate::tensor::ElementType;
 
 /// Spatial padding of a two-dimensional window.
@@ -78,31 +81,6 @@ pub struct PoolAttrs {
     pub count_include_pad: bool,
 }
 
-/// An elementwise function of one input.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Activation {
-    /// `max(x, 0)`.
-    Relu,
-    /// `x` above 0, `alpha * x` below.
-    LeakyRelu {
-        /// Slope below 0.
-        alpha: f32,
-    },
-    /// `1 / (1 + exp(-x))`.
-    Sigmoid,
-    /// `clamp(alpha * x + beta, 0, 1)`.
-    HardSigmoid {
-        /// Slope.
-        alpha: f32,
-        /// Offset.
-        beta: f32,
-    },
-    /// `x * clamp(x / 6 + 1/2, 0, 1)`.
-    HardSwish,
-    /// Hyperbolic tangent.
-    Tanh,
-}
-
 /// An elementwise function of two inputs, with broadcasting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
@@ -114,6 +92,50 @@ pub enum Arithmetic {
     Mul,
     /// `a / b`.
     Div,
+    /// `a ^ b`.
+    Pow,
+}
+
+/// An elementwise function of any number of inputs, with broadcasting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variadic {
+    /// Their sum.
+    Sum,
+    /// Their mean.
+    Mean,
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
+}
+
+/// What a reduction makes of the elements along its axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reduction {
+    /// Their mean.
+    Mean,
+    /// Their sum.
+    Sum,
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
+    /// The sum of magnitudes.
+    L1,
+    /// The root of the sum of squares.
+    L2,
+    /// The sum of squares.
+    SumSquare,
+}
+
+/// The order of the channels that `DepthToSpace` makes positions of, and `SpaceToDepth` of positions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DepthOrder {
+    /// Position first, then channel (`DCR`).
+    #[default]
+    DepthFirst,
+    /// Channel first, then position (`CRD`).
+    ColumnFirst,
 }
 
 /// How `Pad` fills.
@@ -162,6 +184,29 @@ pub enum Op {
         /// Kept for the file only.
         momentum: f32,
     },
+    /// `x, weight [in, out/groups, kh, kw], bias? [out]`.
+    ConvTranspose(ConvTransposeAttrs),
+    /// `x, scale, bias?`: the axes from `axis` on normalised together; the further outputs are their
+    /// mean and the inverse of their standard deviation.
+    LayerNormalization {
+        /// First axis; negative counts from the last.
+        axis: i64,
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// `x, scale, bias`, each `[channels]`: each image's channels normalised.
+    InstanceNormalization {
+        /// Added to the variance.
+        epsilon: f32,
+    },
+    /// `x, scale, bias`: each image's groups of channels normalised. Scale and bias are
+    /// `[channels]`, before operator set 21 `[groups]`.
+    GroupNormalization {
+        /// Number of groups.
+        groups: usize,
+        /// Added to the variance.
+        epsilon: f32,
+    },
     /// `x`.
     Activation(Activation),
     /// `x, slope`, broadcast to `x`.
@@ -175,8 +220,8 @@ pub enum Op {
     },
     /// `a, b`.
     Arithmetic(Arithmetic),
-    /// One or more inputs, added with broadcasting.
-    Sum,
+    /// One or more inputs, with broadcasting.
+    Variadic(Variadic),
     /// One or more inputs, joined.
     Concat {
         /// Axis; negative counts from the last.
@@ -188,9 +233,13 @@ pub enum Op {
     AveragePool(PoolAttrs),
     /// `x [n, c, h, w]` to `[n, c, 1, 1]`.
     GlobalAveragePool,
+    /// `x [n, c, h, w]` to `[n, c, 1, 1]`.
+    GlobalMaxPool,
     /// `x, axes?`.
-    ReduceMean {
-        /// Axes as an attribute (before operator set 18).
+    Reduce {
+        /// What is made of the reduced elements.
+        reduction: Reduction,
+        /// Axes as an attribute (before operator set 18; 13 for sums).
         axes: Option<Vec<i64>>,
         /// Whether reduced axes stay with length 1.
         keep_dims: bool,
@@ -236,6 +285,42 @@ pub enum Op {
         /// Value as an attribute (before operator set 11).
         value: Option<f32>,
     },
+    /// `x, roi?, scales?, sizes?`; `x, scales` in operator set 10.
+    Resize(ResizeAttrs),
+    /// `x, scales?`; the forerunner of `Resize`.
+    Upsample {
+        /// How values between elements are found.
+        interpolation: Interpolation,
+        /// Scales as an attribute (before operator set 9).
+        scales: Option<Vec<f32>>,
+    },
+    /// `x [n, c, h, w]` to `[n, c / block^2, h * block, w * block]`.
+    DepthToSpace {
+        /// Side of the square of positions.
+        block: usize,
+        /// The order of channels.
+        order: DepthOrder,
+    },
+    /// `x [n, c, h, w]` to `[n, c * block^2, h / block, w / block]`.
+    SpaceToDepth {
+        /// Side of the square of positions.
+        block: usize,
+        /// The order of channels.
+        order: DepthOrder,
+    },
+    /// `x, sizes?` to as many outputs as the node has.
+    Split {
+        /// Axis; negative counts from the last.
+        axis: i64,
+        /// Lengths as an attribute (before operator set 13).
+        sizes: Option<Vec<i64>>,
+        /// The number of outputs as an attribute (from operator set 18).
+        num_outputs: Option<usize>,
+    },
+    /// `x, shape`: broadcast to `shape` and `x`'s own.
+    Expand,
+    /// `condition, a, b`: `a` where the constant `condition` holds, else `b`.
+    Where,
     /// `x`.
     Softmax(SoftmaxAxis),
     /// `x`.
@@ -302,24 +387,43 @@ impl Op {
             Self::Gemm { .. } => "Gemm",
             Self::MatMul => "MatMul",
             Self::BatchNormalization { .. } => "BatchNormalization",
-            Self::Activation(Activation::Relu) => "Relu",
-            Self::Activation(Activation::LeakyRelu { .. }) => "LeakyRelu",
-            Self::Activation(Activation::Sigmoid) => "Sigmoid",
-            Self::Activation(Activation::HardSigmoid { .. }) => "HardSigmoid",
-            Self::Activation(Activation::HardSwish) => "HardSwish",
-            Self::Activation(Activation::Tanh) => "Tanh",
+            Self::Activation(activation) => activation.name(),
             Self::PRelu => "PRelu",
             Self::Clip { .. } => "Clip",
             Self::Arithmetic(Arithmetic::Add) => "Add",
             Self::Arithmetic(Arithmetic::Sub) => "Sub",
             Self::Arithmetic(Arithmetic::Mul) => "Mul",
             Self::Arithmetic(Arithmetic::Div) => "Div",
-            Self::Sum => "Sum",
+            Self::Arithmetic(Arithmetic::Pow) => "Pow",
+            Self::Variadic(Variadic::Sum) => "Sum",
+            Self::Variadic(Variadic::Mean) => "Mean",
+            Self::Variadic(Variadic::Max) => "Max",
+            Self::Variadic(Variadic::Min) => "Min",
             Self::Concat { .. } => "Concat",
             Self::MaxPool(_) => "MaxPool",
             Self::AveragePool(_) => "AveragePool",
             Self::GlobalAveragePool => "GlobalAveragePool",
-            Self::ReduceMean { .. } => "ReduceMean",
+            Self::GlobalMaxPool => "GlobalMaxPool",
+            Self::Reduce { reduction, .. } => match reduction {
+                Reduction::Mean => "ReduceMean",
+                Reduction::Sum => "ReduceSum",
+                Reduction::Max => "ReduceMax",
+                Reduction::Min => "ReduceMin",
+                Reduction::L1 => "ReduceL1",
+                Reduction::L2 => "ReduceL2",
+                Reduction::SumSquare => "ReduceSumSquare",
+            },
+            Self::ConvTranspose(_) => "ConvTranspose",
+            Self::LayerNormalization { .. } => "LayerNormalization",
+            Self::InstanceNormalization { .. } => "InstanceNormalization",
+            Self::GroupNormalization { .. } => "GroupNormalization",
+            Self::Resize(_) => "Resize",
+            Self::Upsample { .. } => "Upsample",
+            Self::DepthToSpace { .. } => "DepthToSpace",
+            Self::SpaceToDepth { .. } => "SpaceToDepth",
+            Self::Split { .. } => "Split",
+            Self::Expand => "Expand",
+            Self::Where => "Where",
             Self::Flatten { .. } => "Flatten",
             Self::Reshape { .. } => "Reshape",
             Self::Transpose { .. } => "Transpose",

@@ -177,7 +177,11 @@ fn check_arity(node: &Node) -> Result<(), GraphError> {
 /// Weights that are initializers must be `f32` and of the operator's rank.
 fn check_weights(graph: &Graph, node: &Node) -> Result<(), GraphError> {
     let ranks: &[(usize, Option<usize>)] = match &node.op {
-        Op::Conv(_) => &[(1, Some(4)), (2, Some(1))],
+        Op::Conv(_) | Op::ConvTranspose(_) => &[(1, Some(4)), (2, Some(1))],
+        Op::LayerNormalization { .. } => &[(1, None), (2, None)],
+        Op::InstanceNormalization { .. } | Op::GroupNormalization { .. } => {
+            &[(1, Some(1)), (2, Some(1))]
+        }
         Op::Gemm { .. } => &[(0, Some(2)), (1, Some(2)), (2, None)],
         Op::MatMul => &[(0, None), (1, None)],
         Op::BatchNormalization { .. } => &[(1, Some(1)), (2, Some(1)), (3, Some(1)), (4, Some(1))],
@@ -185,12 +189,20 @@ fn check_weights(graph: &Graph, node: &Node) -> Result<(), GraphError> {
         Op::Activation(_)
         | Op::Clip { .. }
         | Op::Arithmetic(_)
-        | Op::Sum
+        | Op::Variadic(_)
         | Op::Concat { .. }
         | Op::MaxPool(_)
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
-        | Op::ReduceMean { .. }
+        | Op::Reduce { .. }
+        | Op::GlobalMaxPool
+        | Op::Resize(_)
+        | Op::Upsample { .. }
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::Split { .. }
+        | Op::Expand
+        | Op::Where
         | Op::Flatten { .. }
         | Op::Reshape { .. }
         | Op::Transpose { .. }
@@ -243,7 +255,7 @@ mod tests {
 
     use super::super::samples::{Builder, resnet20, vgg16_features};
     use super::*;
-    use crate::graph::{Activation, ConvAttrs};
+    use crate::graph::{Activation, ConvAttrs, Variadic};
     use ndarray::ArcArray;
 
     fn small() -> Graph {
@@ -318,12 +330,12 @@ mod tests {
             "node `relu` (Relu): output 0 is left out",
         );
         let no_sum = |g: &mut Graph| {
-            g.nodes[1].op = Op::Sum;
+            g.nodes[1].op = Op::Variadic(Variadic::Sum);
             g.nodes[1].inputs.clear();
         };
         refused(no_sum, "node `relu` (Sum) has 0 inputs, wanted at least 1");
         let hole = |g: &mut Graph| {
-            g.nodes[1].op = Op::Sum;
+            g.nodes[1].op = Op::Variadic(Variadic::Sum);
             g.nodes[1].inputs.push(String::new());
         };
         refused(hole, "node `relu` (Sum): input 1 is left out");

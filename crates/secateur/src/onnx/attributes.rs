@@ -153,6 +153,13 @@ pub(super) mod make {
         }
     }
 
+    pub fn floats(name: &str, values: &[f32]) -> AttributeProto {
+        AttributeProto {
+            floats: values.to_vec(),
+            ..attribute(name, AttributeType::Floats)
+        }
+    }
+
     pub fn size(name: &str, value: usize) -> AttributeProto {
         int(name, number(value))
     }

@@ -314,7 +314,7 @@ impl<'a> Export<'a> {
             .iter()
             .find(|a| a.name() == "kernel_shape");
         match (&node.op, stated, node::kernel_shape(node, self.graph)) {
-            (Op::Conv(_), Some(stated), Some(kernel)) => {
+            (Op::Conv(_) | Op::ConvTranspose(_), Some(stated), Some(kernel)) => {
                 let stated = stated.ints.iter().map(|&v| usize::try_from(v).ok());
                 stated.eq(kernel.iter().map(|&v| Some(v)))
             }

@@ -83,11 +83,18 @@ pub(super) fn model(mut proto: ModelProto, folder: Option<&Path>) -> Result<Mode
         }
         walk.make(node, &name)?;
         walk.sources.push(Source::Node);
+        let outputs = match op.computes_all_outputs() {
+            true => {
+                let computed = node.output.iter().rposition(|name| !name.is_empty());
+                node.output[..=computed.unwrap_or(0)].to_vec()
+            }
+            false => vec![output],
+        };
         walk.nodes.push(Node {
             name,
             op,
             inputs: node.input.clone(),
-            outputs: vec![output],
+            outputs,
         });
     }
     for output in &outputs {

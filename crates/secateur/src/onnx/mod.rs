@@ -19,6 +19,7 @@ mod attributes;
 mod error;
 mod export;
 mod import;
+mod interpolation;
 mod names;
 mod node;
 mod operator;

@@ -4,9 +4,10 @@ use super::attributes::make;
 use super::error::OnnxError;
 use super::proto::{AttributeProto, NodeProto};
 use super::table;
-use super::tensor;
+use super::{interpolation, tensor};
 use crate::graph::{
-    Activation, AutoPad, ConvAttrs, Graph, Node, Op, PadMode, PoolAttrs, SoftmaxAxis, SpatialPads,
+    Activation, AutoPad, ConvAttrs, ConvTransposeAttrs, DepthOrder, GeluForm, Graph, Node, Op,
+    PadMode, PoolAttrs, SoftmaxAxis, SpatialPads,
 };
 
 /// Writes `node` anew, in the form of the graph's operator set.
@@ -79,15 +80,33 @@ fn attributes(node: &Node, graph: &Graph) -> Result<Vec<AttributeProto>, String>
                 make::float("momentum", momentum),
             ]
         }
-        Op::Activation(activation) => match *activation {
-            Activation::LeakyRelu { alpha } => vec![make::float("alpha", alpha)],
-            Activation::HardSigmoid { alpha, beta } => {
-                vec![make::float("alpha", alpha), make::float("beta", beta)]
-            }
-            Activation::Relu | Activation::Sigmoid | Activation::HardSwish | Activation::Tanh => {
-                vec![]
-            }
-        },
+        Op::Activation(function) => activation(*function),
+        Op::ConvTranspose(attrs) => transposed_convolution(attrs, kernel_shape(node, graph)),
+        &Op::LayerNormalization { axis, epsilon } => {
+            vec![make::int("axis", axis), make::float("epsilon", epsilon)]
+        }
+        &Op::InstanceNormalization { epsilon } => vec![make::float("epsilon", epsilon)],
+        &Op::GroupNormalization { groups, epsilon } => vec![
+            make::float("epsilon", epsilon),
+            make::size("num_groups", groups),
+        ],
+        Op::Resize(attrs) => interpolation::resize_attributes(attrs, opset)?,
+        Op::Upsample {
+            interpolation,
+            scales,
+        } => interpolation::upsample_attributes(*interpolation, scales.as_deref())?,
+        Op::DepthToSpace { block, order } => blocks(*block, *order, opset >= 11),
+        Op::SpaceToDepth { block, order } => blocks(*block, *order, opset >= 28),
+        Op::Split {
+            axis,
+            sizes,
+            num_outputs,
+        } => {
+            let mut all = vec![make::int("axis", *axis)];
+            all.extend(sizes.as_ref().map(|sizes| make::ints("split", sizes)));
+            all.extend(num_outputs.map(|count| make::size("num_outputs", count)));
+            all
+        }
         Op::Clip { min, max } => {
             let min = min.map(|v| make::float("min", v));
             min.into_iter()
@@ -108,7 +127,8 @@ fn attributes(node: &Node, graph: &Graph) -> Result<Vec<AttributeProto>, String>
             all.push(make::flag("count_include_pad", attrs.count_include_pad));
             all
         }
-        Op::ReduceMean {
+        Op::Reduce {
+            reduction: _,
             axes,
             keep_dims,
             noop_with_empty_axes,
@@ -179,10 +199,87 @@ fn attributes(node: &Node, graph: &Graph) -> Result<Vec<AttributeProto>, String>
         Op::MatMul
         | Op::PRelu
         | Op::Arithmetic(_)
-        | Op::Sum
+        | Op::Variadic(_)
         | Op::GlobalAveragePool
+        | Op::GlobalMaxPool
+        | Op::Expand
+        | Op::Where
         | Op::Identity => vec![],
     })
+}
+
+fn activation(function: Activation) -> Vec<AttributeProto> {
+    match function {
+        Activation::LeakyRelu { alpha }
+        | Activation::Elu { alpha }
+        | Activation::Celu { alpha }
+        | Activation::ThresholdedRelu { alpha }
+        | Activation::Swish { alpha } => vec![make::float("alpha", alpha)],
+        Activation::HardSigmoid { alpha, beta } => {
+            vec![make::float("alpha", alpha), make::float("beta", beta)]
+        }
+        Activation::Selu { alpha, gamma } => {
+            vec![make::float("alpha", alpha), make::float("gamma", gamma)]
+        }
+        Activation::Gelu(form) => {
+            let form = match form {
+                GeluForm::Exact => "none",
+                GeluForm::Tanh => "tanh",
+            };
+            vec![make::text("approximate", form)]
+        }
+        Activation::Relu
+        | Activation::Sigmoid
+        | Activation::HardSwish
+        | Activation::Tanh
+        | Activation::Exp
+        | Activation::Log
+        | Activation::Sqrt
+        | Activation::Erf
+        | Activation::Abs
+        | Activation::Neg
+        | Activation::Reciprocal
+        | Activation::Floor
+        | Activation::Ceil
+        | Activation::Round
+        | Activation::Softplus
+        | Activation::Softsign
+        | Activation::Mish => vec![],
+    }
+}
+
+/// Where the operator set has no `mode`, one other than its default fails the check.
+fn blocks(block: usize, order: DepthOrder, has_mode: bool) -> Vec<AttributeProto> {
+    let mut all = vec![make::size("blocksize", block)];
+    match order {
+        DepthOrder::ColumnFirst => all.push(make::text("mode", "CRD")),
+        DepthOrder::DepthFirst if has_mode => all.push(make::text("mode", "DCR")),
+        DepthOrder::DepthFirst => {}
+    }
+    all
+}
+
+fn transposed_convolution(
+    attrs: &ConvTransposeAttrs,
+    kernel_shape: Option<&[usize]>,
+) -> Vec<AttributeProto> {
+    let conv = ConvAttrs {
+        strides: attrs.strides,
+        pads: attrs.pads,
+        dilations: attrs.dilations,
+        groups: attrs.groups,
+        auto_pad: attrs.auto_pad,
+    };
+    let mut all = convolution(&conv, kernel_shape);
+    if attrs.output_padding != [0, 0] {
+        all.push(make::sizes("output_padding", &attrs.output_padding));
+    }
+    all.extend(
+        attrs
+            .output_shape
+            .map(|shape| make::sizes("output_shape", &shape)),
+    );
+    all
 }
 
 /// Height and width of a convolution's stored weight.

@@ -4,12 +4,13 @@
 //! of operators, so that an unknown one never reaches this place.
 
 use super::attributes::Attributes;
+use super::interpolation;
 use super::proto::NodeProto;
 use super::table::{self, Entry};
 use super::tensor::{self, Encoding, Store};
 use crate::graph::{
-    Activation, Arithmetic, AutoPad, ConvAttrs, Op, PadMode, PoolAttrs, SliceBounds, SoftmaxAxis,
-    SpatialPads,
+    Activation, Arithmetic, AutoPad, ConvAttrs, ConvTransposeAttrs, DepthOrder, GeluForm, Op,
+    PadMode, PoolAttrs, Reduction, SliceBounds, SoftmaxAxis, SpatialPads, Variadic,
 };
 use crate::tensor::{Floats, Tensor};
 use ndarray::{ArcArray, IxDyn};
@@ -25,7 +26,8 @@ pub(super) struct Context<'a> {
     pub read: &'a BTreeSet<String>,
 }
 
-/// Checks numbers of inputs and outputs, and that outputs beyond the first are not read.
+/// Checks numbers of inputs and outputs, and that outputs beyond the first are not read where they
+/// are not computed.
 pub(super) fn check_signature(
     node: &NodeProto,
     entry: &Entry,
@@ -60,6 +62,9 @@ pub(super) fn check_signature(
     }
     let extra = node.output.iter().skip(1).filter(|name| !name.is_empty());
     for name in extra {
+        if matches!(node.op_type(), "Split" | "LayerNormalization") {
+            continue;
+        }
         if node.op_type() == "BatchNormalization" {
             return Err(format!(
                 "has the output `{name}` of training mode; export the model in evaluation mode"
@@ -97,17 +102,6 @@ pub(super) fn operator(
         },
         "MatMul" => Op::MatMul,
         "BatchNormalization" => batch_normalization(a)?,
-        "Relu" => Op::Activation(Activation::Relu),
-        "LeakyRelu" => Op::Activation(Activation::LeakyRelu {
-            alpha: a.float("alpha")?.unwrap_or(0.01),
-        }),
-        "Sigmoid" => Op::Activation(Activation::Sigmoid),
-        "HardSigmoid" => Op::Activation(Activation::HardSigmoid {
-            alpha: a.float("alpha")?.unwrap_or(0.2),
-            beta: a.float("beta")?.unwrap_or(0.5),
-        }),
-        "HardSwish" => Op::Activation(Activation::HardSwish),
-        "Tanh" => Op::Activation(Activation::Tanh),
         "PRelu" => Op::PRelu,
         "Clip" => Op::Clip {
             min: a.float("min")?,
@@ -117,7 +111,11 @@ pub(super) fn operator(
         "Sub" => Op::Arithmetic(Arithmetic::Sub),
         "Mul" => Op::Arithmetic(Arithmetic::Mul),
         "Div" => Op::Arithmetic(Arithmetic::Div),
-        "Sum" => Op::Sum,
+        "Pow" => Op::Arithmetic(Arithmetic::Pow),
+        "Sum" => Op::Variadic(Variadic::Sum),
+        "Mean" => Op::Variadic(Variadic::Mean),
+        "Max" => Op::Variadic(Variadic::Max),
+        "Min" => Op::Variadic(Variadic::Min),
         "Concat" => Op::Concat {
             axis: a.int("axis")?.ok_or("attribute `axis` is missing")?,
         },
@@ -127,11 +125,51 @@ pub(super) fn operator(
         }
         "AveragePool" => Op::AveragePool(pool(a)?),
         "GlobalAveragePool" => Op::GlobalAveragePool,
-        "ReduceMean" => Op::ReduceMean {
-            axes: a.ints("axes")?.map(<[i64]>::to_vec),
-            keep_dims: a.flag("keepdims")?.unwrap_or(true),
-            noop_with_empty_axes: a.flag("noop_with_empty_axes")?.unwrap_or(false),
+        "GlobalMaxPool" => Op::GlobalMaxPool,
+        "ReduceMean" => reduce(a, Reduction::Mean)?,
+        "ReduceSum" => reduce(a, Reduction::Sum)?,
+        "ReduceMax" => reduce(a, Reduction::Max)?,
+        "ReduceMin" => reduce(a, Reduction::Min)?,
+        "ReduceL1" => reduce(a, Reduction::L1)?,
+        "ReduceL2" => reduce(a, Reduction::L2)?,
+        "ReduceSumSquare" => reduce(a, Reduction::SumSquare)?,
+        "ConvTranspose" => Op::ConvTranspose(transposed_convolution(a, constant(1))?),
+        "InstanceNormalization" => Op::InstanceNormalization {
+            epsilon: a.float("epsilon")?.unwrap_or(NORM_EPSILON),
         },
+        "LayerNormalization" => {
+            check_stash(a)?;
+            Op::LayerNormalization {
+                axis: a.int("axis")?.unwrap_or(-1),
+                epsilon: a.float("epsilon")?.unwrap_or(NORM_EPSILON),
+            }
+        }
+        "GroupNormalization" => {
+            check_stash(a)?;
+            let groups = a
+                .int("num_groups")?
+                .ok_or("attribute `num_groups` is missing")?;
+            Op::GroupNormalization {
+                groups: positive(groups, "num_groups")?,
+                epsilon: a.float("epsilon")?.unwrap_or(NORM_EPSILON),
+            }
+        }
+        "Resize" if context.opset >= 11 && node.input.len() < 3 => {
+            return Err("neither scales nor sizes are given".into());
+        }
+        "Resize" => Op::Resize(interpolation::resize(a, context.opset)?),
+        "Upsample" => interpolation::upsample(a, node.input.len())?,
+        "DepthToSpace" => Op::DepthToSpace {
+            block: block(a)?,
+            order: depth_order(a)?,
+        },
+        "SpaceToDepth" => Op::SpaceToDepth {
+            block: block(a)?,
+            order: depth_order(a)?,
+        },
+        "Split" => split(a, node)?,
+        "Expand" => Op::Expand,
+        "Where" => Op::Where,
         "Flatten" => Op::Flatten {
             axis: a.int("axis")?.unwrap_or(1),
         },
@@ -182,11 +220,128 @@ pub(super) fn operator(
         "ConstantOfShape" => Op::ConstantOfShape {
             value: fill_value(a)?,
         },
-        other => {
-            return Err(format!(
-                "`{other}` is in the table of operators but not read"
-            ));
-        }
+        other => match activation(other, a)? {
+            Some(activation) => Op::Activation(activation),
+            None => {
+                return Err(format!(
+                    "`{other}` is in the table of operators but not read"
+                ));
+            }
+        },
+    })
+}
+
+/// The elementwise function of one input that `op` is.
+fn activation(op: &str, a: &Attributes<'_>) -> Result<Option<Activation>, String> {
+    let alpha = |default: f32| a.float("alpha").map(|alpha| alpha.unwrap_or(default));
+    // The defaults are the schemas'.
+    Ok(Some(match op {
+        "Relu" => Activation::Relu,
+        "LeakyRelu" => Activation::LeakyRelu {
+            alpha: alpha(0.01)?,
+        },
+        "Sigmoid" => Activation::Sigmoid,
+        "HardSigmoid" => Activation::HardSigmoid {
+            alpha: alpha(0.2)?,
+            beta: a.float("beta")?.unwrap_or(0.5),
+        },
+        "HardSwish" => Activation::HardSwish,
+        "Tanh" => Activation::Tanh,
+        "Exp" => Activation::Exp,
+        "Log" => Activation::Log,
+        "Sqrt" => Activation::Sqrt,
+        "Erf" => Activation::Erf,
+        "Abs" => Activation::Abs,
+        "Neg" => Activation::Neg,
+        "Reciprocal" => Activation::Reciprocal,
+        "Floor" => Activation::Floor,
+        "Ceil" => Activation::Ceil,
+        "Round" => Activation::Round,
+        "Softplus" => Activation::Softplus,
+        "Softsign" => Activation::Softsign,
+        "Mish" => Activation::Mish,
+        "Elu" => Activation::Elu { alpha: alpha(1.0)? },
+        "Selu" => Activation::Selu {
+            alpha: alpha(1.673_263_2)?,
+            gamma: a.float("gamma")?.unwrap_or(1.050_701),
+        },
+        "Celu" => match alpha(1.0)? {
+            0.0 => return Err("attribute `alpha` is 0, by which it divides".into()),
+            alpha => Activation::Celu { alpha },
+        },
+        "ThresholdedRelu" => Activation::ThresholdedRelu { alpha: alpha(1.0)? },
+        "Gelu" => Activation::Gelu(match a.text("approximate")? {
+            None | Some("none") => GeluForm::Exact,
+            Some("tanh") => GeluForm::Tanh,
+            Some(other) => {
+                return Err(format!(
+                    "attribute `approximate` is `{other}`, which is unknown"
+                ));
+            }
+        }),
+        "Swish" => Activation::Swish { alpha: alpha(1.0)? },
+        _ => return Ok(None),
+    }))
+}
+
+/// The schema's default of `InstanceNormalization`, `LayerNormalization` and `GroupNormalization`.
+const NORM_EPSILON: f32 = 1e-5;
+
+/// The type in which a normalisation computes; 1 is `f32`.
+fn check_stash(a: &Attributes<'_>) -> Result<(), String> {
+    match a.int("stash_type")? {
+        None | Some(1) => Ok(()),
+        Some(other) => Err(format!(
+            "attribute `stash_type` is {other}; supported is 1, 32-bit float"
+        )),
+    }
+}
+
+fn block(a: &Attributes<'_>) -> Result<usize, String> {
+    let block = a
+        .int("blocksize")?
+        .ok_or("attribute `blocksize` is missing")?;
+    positive(block, "blocksize")
+}
+
+fn depth_order(a: &Attributes<'_>) -> Result<DepthOrder, String> {
+    match a.text("mode")? {
+        None | Some("DCR") => Ok(DepthOrder::DepthFirst),
+        Some("CRD") => Ok(DepthOrder::ColumnFirst),
+        Some(other) => Err(format!("attribute `mode` is `{other}`, which is unknown")),
+    }
+}
+
+fn reduce(a: &Attributes<'_>, reduction: Reduction) -> Result<Op, String> {
+    Ok(Op::Reduce {
+        reduction,
+        axes: a.ints("axes")?.map(<[i64]>::to_vec),
+        keep_dims: a.flag("keepdims")?.unwrap_or(true),
+        noop_with_empty_axes: a.flag("noop_with_empty_axes")?.unwrap_or(false),
+    })
+}
+
+fn split(a: &Attributes<'_>, node: &NodeProto) -> Result<Op, String> {
+    if let Some(i) = node.output.iter().position(String::is_empty) {
+        return Err(format!(
+            "its output {i} is left out, which is not supported"
+        ));
+    }
+    let sizes = a.ints("split")?.map(<[i64]>::to_vec);
+    let num_outputs = match a.int("num_outputs")? {
+        None => None,
+        Some(count) => Some(positive(count, "num_outputs")?),
+    };
+    if num_outputs.is_some_and(|count| count != node.output.len()) {
+        return Err(format!(
+            "attribute `num_outputs` is not the number of its outputs, {}",
+            node.output.len()
+        ));
+    }
+    Ok(Op::Split {
+        axis: a.int("axis")?.unwrap_or(0),
+        sizes,
+        num_outputs,
     })
 }
 
@@ -263,6 +418,28 @@ fn fill_value(a: &Attributes<'_>) -> Result<Tensor, String> {
             "attribute `value` has {other} elements, wanted one"
         )),
     }
+}
+
+fn transposed_convolution(
+    a: &Attributes<'_>,
+    weight: Option<&Tensor>,
+) -> Result<ConvTransposeAttrs, String> {
+    let conv = convolution(a, weight)?;
+    Ok(ConvTransposeAttrs {
+        strides: conv.strides,
+        pads: conv.pads,
+        dilations: conv.dilations,
+        groups: conv.groups,
+        auto_pad: conv.auto_pad,
+        output_padding: match a.sizes("output_padding", 0)? {
+            None => [0, 0],
+            some => pair("output_padding", some)?,
+        },
+        output_shape: match a.sizes("output_shape", 1)? {
+            None => None,
+            some => Some(pair("output_shape", some)?),
+        },
+    })
 }
 
 fn convolution(a: &Attributes<'_>, weight: Option<&Tensor>) -> Result<ConvAttrs, String> {

@@ -40,6 +40,8 @@ pub(super) struct Entry {
     pub op: &'static str,
     /// The operator set that introduced it.
     since: i64,
+    /// The last operator set that has it.
+    last: i64,
     /// Numbers of inputs, newest operator set first.
     arity: &'static [Arity],
     /// The largest number of outputs.
@@ -75,7 +77,7 @@ impl Entry {
 
     /// Whether the operator exists in operator set `opset`.
     pub fn exists_in(&self, opset: i64) -> bool {
-        self.since <= opset
+        (self.since..=self.last).contains(&opset)
     }
 }
 
@@ -131,12 +133,57 @@ const fn limited(
     Entry {
         op,
         since,
+        last: NEVER_REMOVED,
         arity,
         max_outputs: 1,
         attributes,
         limits,
     }
 }
+
+const CONV_TRANSPOSE_ATTRIBUTES: &[Attribute] = &[
+    attr("auto_pad"),
+    attr("dilations"),
+    attr("group"),
+    attr("kernel_shape"),
+    attr("output_padding"),
+    attr("output_shape"),
+    attr("pads"),
+    attr("strides"),
+];
+const RESIZE_ATTRIBUTES: &[Attribute] = &[
+    from("antialias", 18),
+    from("axes", 18),
+    from("coordinate_transformation_mode", 11),
+    from("cubic_coeff_a", 11),
+    from("exclude_outside", 11),
+    from("extrapolation_value", 11),
+    from("keep_aspect_ratio_policy", 18),
+    attr("mode"),
+    from("nearest_mode", 11),
+];
+
+/// A reduction; axes became an input in operator set 13 for sums, 18 for the others.
+const fn reduction(
+    op: &'static str,
+    arity: &'static [Arity],
+    attributes: &'static [Attribute],
+) -> Entry {
+    plain(op, 1, arity, attributes)
+}
+
+const AXES_INPUT_13: &[Arity] = &[inputs(13, 1, 2), inputs(1, 1, 1)];
+const AXES_INPUT_18: &[Arity] = &[inputs(18, 1, 2), inputs(1, 1, 1)];
+const REDUCTION_13: &[Attribute] = &[
+    until("axes", 12),
+    attr("keepdims"),
+    from("noop_with_empty_axes", 13),
+];
+const REDUCTION_18: &[Attribute] = &[
+    until("axes", 17),
+    attr("keepdims"),
+    from("noop_with_empty_axes", 18),
+];
 
 const ENTRIES: &[Entry] = &[
     limited(
@@ -163,6 +210,7 @@ const ENTRIES: &[Entry] = &[
     Entry {
         op: "BatchNormalization",
         since: 1,
+        last: NEVER_REMOVED,
         arity: &[inputs(1, 5, 5)],
         max_outputs: 5,
         attributes: &[
@@ -191,10 +239,14 @@ const ENTRIES: &[Entry] = &[
     plain("Mul", 1, TWO_INPUTS, NO_ATTRIBUTES),
     plain("Div", 1, TWO_INPUTS, NO_ATTRIBUTES),
     plain("Sum", 1, MANY_INPUTS, NO_ATTRIBUTES),
+    plain("Mean", 1, MANY_INPUTS, NO_ATTRIBUTES),
+    plain("Max", 1, MANY_INPUTS, NO_ATTRIBUTES),
+    plain("Min", 1, MANY_INPUTS, NO_ATTRIBUTES),
     plain("Concat", 1, MANY_INPUTS, &[attr("axis")]),
     Entry {
         op: "MaxPool",
         since: 1,
+        last: NEVER_REMOVED,
         arity: ONE_INPUT,
         max_outputs: 2,
         attributes: &[
@@ -224,16 +276,108 @@ const ENTRIES: &[Entry] = &[
         "two-dimensional only",
     ),
     plain("GlobalAveragePool", 1, ONE_INPUT, NO_ATTRIBUTES),
-    plain(
-        "ReduceMean",
+    plain("GlobalMaxPool", 1, ONE_INPUT, NO_ATTRIBUTES),
+    reduction("ReduceMean", AXES_INPUT_18, REDUCTION_18),
+    reduction("ReduceSum", AXES_INPUT_13, REDUCTION_13),
+    reduction("ReduceMax", AXES_INPUT_18, REDUCTION_18),
+    reduction("ReduceMin", AXES_INPUT_18, REDUCTION_18),
+    reduction("ReduceL1", AXES_INPUT_18, REDUCTION_18),
+    reduction("ReduceL2", AXES_INPUT_18, REDUCTION_18),
+    reduction("ReduceSumSquare", AXES_INPUT_18, REDUCTION_18),
+    limited(
+        "ConvTranspose",
         1,
-        &[inputs(18, 1, 2), inputs(1, 1, 1)],
-        &[
-            until("axes", 17),
-            attr("keepdims"),
-            from("noop_with_empty_axes", 18),
-        ],
+        &[inputs(1, 2, 3)],
+        CONV_TRANSPOSE_ATTRIBUTES,
+        "two-dimensional only; no negative pads",
     ),
+    plain(
+        "InstanceNormalization",
+        1,
+        &[inputs(1, 3, 3)],
+        &[attr("epsilon")],
+    ),
+    Entry {
+        op: "LayerNormalization",
+        since: 17,
+        last: NEVER_REMOVED,
+        arity: &[inputs(1, 2, 3)],
+        max_outputs: 3,
+        attributes: &[attr("axis"), attr("epsilon"), attr("stash_type")],
+        limits: "`stash_type` 1",
+    },
+    limited(
+        "GroupNormalization",
+        18,
+        &[inputs(1, 3, 3)],
+        &[attr("epsilon"), attr("num_groups"), from("stash_type", 21)],
+        "`stash_type` 1",
+    ),
+    limited(
+        "Resize",
+        10,
+        &[inputs(11, 1, 4), inputs(10, 2, 2)],
+        RESIZE_ATTRIBUTES,
+        "constant scales and sizes; not `tf_crop_and_resize`",
+    ),
+    Entry {
+        op: "Upsample",
+        since: 7,
+        last: 9,
+        arity: &[inputs(9, 2, 2), inputs(7, 1, 1)],
+        max_outputs: 1,
+        attributes: &[attr("mode"), until("scales", 8)],
+        limits: "operator sets 7 to 9; constant scales",
+    },
+    plain(
+        "DepthToSpace",
+        1,
+        ONE_INPUT,
+        &[attr("blocksize"), from("mode", 11)],
+    ),
+    plain(
+        "SpaceToDepth",
+        1,
+        ONE_INPUT,
+        &[attr("blocksize"), from("mode", 28)],
+    ),
+    Entry {
+        op: "Split",
+        since: 2,
+        last: NEVER_REMOVED,
+        arity: &[inputs(13, 1, 2), inputs(2, 1, 1)],
+        max_outputs: ANY,
+        attributes: &[attr("axis"), from("num_outputs", 18), until("split", 12)],
+        limits: "constant lengths",
+    },
+    limited("Expand", 8, TWO_INPUTS, NO_ATTRIBUTES, "a constant shape"),
+    limited(
+        "Where",
+        9,
+        &[inputs(9, 3, 3)],
+        NO_ATTRIBUTES,
+        "a constant condition",
+    ),
+    plain("Pow", 1, TWO_INPUTS, NO_ATTRIBUTES),
+    plain("Exp", 1, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Log", 1, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Sqrt", 1, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Erf", 9, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Abs", 1, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Neg", 1, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Reciprocal", 1, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Floor", 1, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Ceil", 1, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Round", 11, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Softplus", 1, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Softsign", 1, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Mish", 18, ONE_INPUT, NO_ATTRIBUTES),
+    plain("Elu", 1, ONE_INPUT, &[attr("alpha")]),
+    plain("Selu", 1, ONE_INPUT, &[attr("alpha"), attr("gamma")]),
+    plain("Celu", 12, ONE_INPUT, &[attr("alpha")]),
+    plain("ThresholdedRelu", 10, ONE_INPUT, &[attr("alpha")]),
+    plain("Gelu", 20, ONE_INPUT, &[attr("approximate")]),
+    plain("Swish", 24, ONE_INPUT, &[attr("alpha")]),
     plain("Flatten", 1, ONE_INPUT, &[attr("axis")]),
     plain("Reshape", 5, TWO_INPUTS, &[from("allowzero", 14)]),
     plain("Transpose", 1, ONE_INPUT, &[attr("perm")]),
@@ -267,6 +411,7 @@ const ENTRIES: &[Entry] = &[
     Entry {
         op: "Dropout",
         since: 7,
+        last: NEVER_REMOVED,
         arity: &[inputs(12, 1, 3), inputs(1, 1, 1)],
         max_outputs: 2,
         attributes: &[until("ratio", 11), from("seed", 12)],

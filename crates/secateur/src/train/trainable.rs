@@ -34,9 +34,14 @@ pub fn names(graph: &Graph, trainable: Trainable, head: Option<&str>) -> Vec<Str
         let is_head = head == Some(node.name.as_str());
         let input = |slot: usize| node.inputs.get(slot).map(String::as_str).unwrap_or("");
         let (weights, biases): (Vec<&str>, Vec<&str>) = match &node.op {
-            Op::Conv(_) | Op::Gemm { .. } => (vec![input(1)], vec![input(2)]),
+            Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } => {
+                (vec![input(1)], vec![input(2)])
+            }
             Op::MatMul => (vec![input(0), input(1)], vec![]),
-            Op::BatchNormalization { .. } => (vec![], vec![input(1), input(2)]),
+            Op::BatchNormalization { .. }
+            | Op::LayerNormalization { .. }
+            | Op::InstanceNormalization { .. }
+            | Op::GroupNormalization { .. } => (vec![], vec![input(1), input(2)]),
             Op::PRelu => (vec![input(1)], vec![]),
             // A factor or an addend for each channel: scaling factors, output scales, biases of
             // `MatMul`. A single number is a constant of the architecture.
@@ -47,15 +52,23 @@ pub fn names(graph: &Graph, trainable: Trainable, head: Option<&str>) -> Vec<Str
                     .filter(|name| is_per_channel(graph, name))
                     .collect(),
             ),
-            Op::Arithmetic(Arithmetic::Sub | Arithmetic::Div)
+            Op::Arithmetic(Arithmetic::Sub | Arithmetic::Div | Arithmetic::Pow)
             | Op::Activation(_)
             | Op::Clip { .. }
-            | Op::Sum
+            | Op::Variadic(_)
             | Op::Concat { .. }
             | Op::MaxPool(_)
             | Op::AveragePool(_)
             | Op::GlobalAveragePool
-            | Op::ReduceMean { .. }
+            | Op::Reduce { .. }
+            | Op::GlobalMaxPool
+            | Op::Resize(_)
+            | Op::Upsample { .. }
+            | Op::DepthToSpace { .. }
+            | Op::SpaceToDepth { .. }
+            | Op::Split { .. }
+            | Op::Expand
+            | Op::Where
             | Op::Flatten { .. }
             | Op::Reshape { .. }
             | Op::Transpose { .. }

@@ -1,7 +1,7 @@
 //! Where a network ends: in class scores, or in features that want a head.
 
 use super::TransferError;
-use crate::graph::{Arithmetic, Dim, Graph, Node, Op, ValueDecl, infer_images};
+use crate::graph::{Arithmetic, Dim, Graph, Node, Op, Reduction, ValueDecl, infer_images};
 use crate::tensor::{ElementType, Floats, Tensor};
 use ndarray::{ArcArray, IxDyn};
 
@@ -72,7 +72,10 @@ pub fn ending(graph: &Graph, height: usize, width: usize) -> Result<Ending, Tran
             | Op::Squeeze { .. }
             | Op::GlobalAveragePool
             | Op::AveragePool(_)
-            | Op::ReduceMean { .. } => value.clone_from(&node.inputs[0]),
+            | Op::Reduce {
+                reduction: Reduction::Mean,
+                ..
+            } => value.clone_from(&node.inputs[0]),
             Op::Softmax(_) | Op::LogSoftmax(_) => {
                 below_softmax = true;
                 logits.clone_from(&node.inputs[0]);
@@ -111,8 +114,23 @@ pub fn ending(graph: &Graph, height: usize, width: usize) -> Result<Ending, Tran
             | Op::Activation(_)
             | Op::PRelu
             | Op::Clip { .. }
-            | Op::Arithmetic(Arithmetic::Sub | Arithmetic::Mul | Arithmetic::Div)
-            | Op::Sum
+            | Op::Arithmetic(
+                Arithmetic::Sub | Arithmetic::Mul | Arithmetic::Div | Arithmetic::Pow,
+            )
+            | Op::Reduce { .. }
+            | Op::ConvTranspose(_)
+            | Op::LayerNormalization { .. }
+            | Op::InstanceNormalization { .. }
+            | Op::GroupNormalization { .. }
+            | Op::GlobalMaxPool
+            | Op::Resize(_)
+            | Op::Upsample { .. }
+            | Op::DepthToSpace { .. }
+            | Op::SpaceToDepth { .. }
+            | Op::Split { .. }
+            | Op::Expand
+            | Op::Where
+            | Op::Variadic(_)
             | Op::Concat { .. }
             | Op::MaxPool(_)
             | Op::Transpose { .. }

@@ -1,7 +1,7 @@
 //! The one place that says which function runs an operator.
 
 use super::value::Value;
-use super::{arithmetic, conv, linear, norm, pool, reduce, shape};
+use super::{arithmetic, blocks, conv, linear, norm, pool, reduce, resize, shape};
 use crate::exec::{BatchNormMode, ExecError};
 use crate::graph::{Op, Operands};
 
@@ -63,7 +63,7 @@ impl<'a> Args<'a> {
     }
 }
 
-/// Computes the first output of a node.
+/// Computes the output of a node that the operands look at.
 pub(super) fn apply(args: &mut Args<'_>) -> Result<Value, ExecError> {
     let node = args.operands.node;
     match &node.op {
@@ -83,12 +83,26 @@ pub(super) fn apply(args: &mut Args<'_>) -> Result<Value, ExecError> {
         Op::PRelu => arithmetic::prelu(args),
         Op::Clip { min: _, max: _ } => arithmetic::clip(args),
         Op::Arithmetic(operation) => arithmetic::arithmetic(args, *operation),
-        Op::Sum => arithmetic::sum(args),
+        Op::Variadic(function) => arithmetic::variadic(args, *function),
         Op::Concat { axis } => shape::concat(args, *axis),
         Op::MaxPool(attrs) => pool::max_pool(args, attrs),
         Op::AveragePool(attrs) => pool::average_pool(args, attrs),
         Op::GlobalAveragePool => reduce::global_average_pool(args),
-        Op::ReduceMean { .. } => reduce::mean(args),
+        Op::GlobalMaxPool => reduce::global_max_pool(args),
+        Op::Reduce { reduction, .. } => reduce::reduce(args, *reduction),
+        Op::ConvTranspose(attrs) => conv::conv_transpose(args, attrs),
+        Op::LayerNormalization { axis, epsilon } => norm::layer_norm(args, *axis, *epsilon),
+        Op::InstanceNormalization { epsilon } => norm::instance_norm(args, *epsilon),
+        Op::GroupNormalization { groups, epsilon } => norm::group_norm(args, *groups, *epsilon),
+        Op::Resize(_) | Op::Upsample { .. } => resize::resize(args),
+        Op::DepthToSpace { block, order } => blocks::depth_to_space(args, *block, *order),
+        Op::SpaceToDepth { block, order } => blocks::space_to_depth(args, *block, *order),
+        Op::Split { .. } => shape::split(args),
+        Op::Expand => {
+            let value = args.take(0)?;
+            Ok(value.expanded(args.out_shape))
+        }
+        Op::Where => shape::choose(args),
         Op::Flatten { axis: _ }
         | Op::Reshape { allow_zero: _ }
         | Op::Squeeze { axes: _ }

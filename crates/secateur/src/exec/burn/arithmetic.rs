@@ -3,11 +3,12 @@
 use super::apply::Args;
 use super::value::{Value, map_tensor, zip_tensors};
 use crate::exec::ExecError;
-use crate::graph::{Activation, Arithmetic};
+use crate::graph::{Activation, Arithmetic, GeluForm, Variadic};
 use crate::tensor::ElementType;
 use ::burn::tensor::activation;
 
-/// `Relu`, `LeakyRelu`, `Sigmoid`, `HardSigmoid`, `HardSwish`, `Tanh`.
+/// Functions of one value. They are Burn's own where it has them: the native engine's are checked
+/// against them.
 pub(super) fn activation(args: &mut Args<'_>, function: Activation) -> Result<Value, ExecError> {
     let x = args.take(0)?;
     Ok(match function {
@@ -24,6 +25,41 @@ pub(super) fn activation(args: &mut Args<'_>, function: Activation) -> Result<Va
             map_tensor!(x, x => x.clone() * (x * (1.0 / 6.0) + 0.5).clamp(0.0, 1.0))
         }
         Activation::Tanh => map_tensor!(x, x => x.tanh()),
+        Activation::Exp => map_tensor!(x, x => x.exp()),
+        Activation::Log => map_tensor!(x, x => x.log()),
+        Activation::Sqrt => map_tensor!(x, x => x.sqrt()),
+        Activation::Erf => map_tensor!(x, x => x.erf()),
+        Activation::Abs => map_tensor!(x, x => x.abs()),
+        Activation::Neg => map_tensor!(x, x => x.neg()),
+        Activation::Reciprocal => map_tensor!(x, x => x.recip()),
+        Activation::Floor => map_tensor!(x, x => x.without_autodiff().floor()),
+        Activation::Ceil => map_tensor!(x, x => x.without_autodiff().ceil()),
+        Activation::Round => map_tensor!(x, x => x.without_autodiff().round()),
+        Activation::Softplus => map_tensor!(x, x => activation::softplus(x, 1.0)),
+        Activation::Softsign => map_tensor!(x, x => activation::softsign(x)),
+        Activation::Mish => map_tensor!(x, x => x.clone() * activation::softplus(x, 1.0).tanh()),
+        Activation::Elu { alpha } => elu(x, alpha, 1.0, 1.0),
+        Activation::Selu { alpha, gamma } => elu(x, gamma * alpha, 1.0, gamma),
+        Activation::Celu { alpha } => elu(x, alpha, 1.0 / alpha, 1.0),
+        Activation::ThresholdedRelu { alpha } => {
+            map_tensor!(x, x => {
+                let is_below = x.clone().lower_equal_elem(alpha);
+                x.mask_fill(is_below, 0.0)
+            })
+        }
+        Activation::Gelu(GeluForm::Exact) => map_tensor!(x, x => activation::gelu(x)),
+        Activation::Gelu(GeluForm::Tanh) => map_tensor!(x, x => activation::gelu_approximate(x)),
+        Activation::Swish { alpha } => {
+            map_tensor!(x, x => x.clone() * activation::sigmoid(x * alpha))
+        }
+    })
+}
+
+/// `slope * x` above 0, `limit * (e^(rate * x) - 1)` below.
+fn elu(x: Value, limit: f32, rate: f32, slope: f32) -> Value {
+    map_tensor!(x, x => {
+        let below = (x.clone().clamp_max(0.0) * rate).exp().sub_scalar(1.0) * limit;
+        activation::relu(x) * slope + below
     })
 }
 
@@ -50,7 +86,7 @@ pub(super) fn clip(args: &mut Args<'_>) -> Result<Value, ExecError> {
     })
 }
 
-/// `Add`, `Sub`, `Mul`, `Div`, with broadcasting.
+/// `Add`, `Sub`, `Mul`, `Div`, `Pow`, with broadcasting.
 pub(super) fn arithmetic(args: &mut Args<'_>, operation: Arithmetic) -> Result<Value, ExecError> {
     let (left, right) = (args.take(0)?, args.take(1)?);
     Ok(match operation {
@@ -58,6 +94,7 @@ pub(super) fn arithmetic(args: &mut Args<'_>, operation: Arithmetic) -> Result<V
         Arithmetic::Sub => zip_tensors!(left, right, (a, b) => a - b),
         Arithmetic::Mul => zip_tensors!(left, right, (a, b) => a * b),
         Arithmetic::Div => zip_tensors!(left, right, (a, b) => a / b),
+        Arithmetic::Pow => zip_tensors!(left, right, (a, b) => a.powf(b)),
     })
 }
 
@@ -76,12 +113,26 @@ pub(super) fn cast(args: &mut Args<'_>, to: ElementType) -> Result<Value, ExecEr
     })
 }
 
-/// `Sum`: all inputs added in order, with broadcasting.
-pub(super) fn sum(args: &mut Args<'_>) -> Result<Value, ExecError> {
-    let mut total = args.take(0)?;
-    for index in 1..args.len() {
-        let value = args.take(index)?;
-        total = zip_tensors!(total, value, (a, b) => a + b);
+/// `Sum`, `Mean`, `Max`, `Min`: all inputs in order, with broadcasting.
+pub(super) fn variadic(args: &mut Args<'_>, function: Variadic) -> Result<Value, ExecError> {
+    let count = args.len();
+    let mut total = args.take(0)?.expanded(args.out_shape);
+    for index in 1..count {
+        let value = args.take(index)?.expanded(args.out_shape);
+        total = match function {
+            Variadic::Sum | Variadic::Mean => zip_tensors!(total, value, (a, b) => a + b),
+            Variadic::Max => zip_tensors!(total, value, (a, b) => {
+                let is_less = a.clone().lower(b.clone());
+                a.mask_where(is_less, b)
+            }),
+            Variadic::Min => zip_tensors!(total, value, (a, b) => {
+                let is_more = a.clone().greater(b.clone());
+                a.mask_where(is_more, b)
+            }),
+        };
     }
-    Ok(total)
+    Ok(match function {
+        Variadic::Mean => map_tensor!(total, x => x / count as f32),
+        Variadic::Sum | Variadic::Max | Variadic::Min => total,
+    })
 }

@@ -7,12 +7,14 @@
 
 mod apply;
 mod arithmetic;
+mod blocks;
 mod conv;
 mod linear;
 pub(super) mod node;
 mod norm;
 mod pool;
 mod reduce;
+mod resize;
 mod session;
 mod shape;
 mod value;

@@ -1,4 +1,4 @@
-//! Normalisation: over the batch, over neighbouring channels, over classes.
+//! Normalisation: over the batch, within an image, over neighbouring channels, over classes.
 
 use super::apply::Args;
 use super::value::{Value, map_tensor, zip_tensors};
@@ -33,6 +33,80 @@ pub(super) fn batch_norm(args: &mut Args<'_>, epsilon: f32) -> Result<Value, Exe
     let offset = Value::from(offset).reshaped(&per_channel);
     let scaled = zip_tensors!(x, factor, (x, factor) => x * factor);
     Ok(zip_tensors!(scaled, offset, (x, offset) => x + offset))
+}
+
+/// `LayerNormalization`.
+pub(super) fn layer_norm(args: &mut Args<'_>, axis: i64, epsilon: f32) -> Result<Value, ExecError> {
+    let shape = args.shape(0)?;
+    let axis = args.operands.axis(axis, shape.len())?;
+    let rows: usize = shape[..axis].iter().product();
+    let x = args.take(0)?;
+    if args.operands.output > 0 {
+        let (_, mean, deviation) = centred(x, rows, epsilon);
+        let value = match args.operands.output {
+            1 => mean,
+            _ => deviation.recip(),
+        };
+        return Ok(Value::from(value).reshaped(args.out_shape));
+    }
+    let x = standardised(x, rows, shape, epsilon);
+    let scale = args.take(1)?;
+    let y = zip_tensors!(x, scale, (x, scale) => x * scale);
+    Ok(match args.take_optional(2)? {
+        Some(bias) => zip_tensors!(y, bias, (y, bias) => y + bias),
+        None => y,
+    })
+}
+
+/// `InstanceNormalization`: every channel is a group.
+pub(super) fn instance_norm(args: &mut Args<'_>, epsilon: f32) -> Result<Value, ExecError> {
+    let channels = args.shape(0)?.get(1).copied().unwrap_or(1);
+    group_norm(args, channels, epsilon)
+}
+
+/// `GroupNormalization`, with a scale and a bias for each channel, or for each group.
+pub(super) fn group_norm(
+    args: &mut Args<'_>,
+    groups: usize,
+    epsilon: f32,
+) -> Result<Value, ExecError> {
+    let shape = args.shape(0)?;
+    let &[images, channels, ref positions @ ..] = shape else {
+        return Err(args.error(format!("shape {shape:?} has no channels")));
+    };
+    let count = args.shape(1)?.iter().product::<usize>();
+    if groups == 0 || count == 0 || channels % groups != 0 || channels % count != 0 {
+        let problem = format!("{channels} channels, {groups} groups and {count} scales");
+        return Err(args.error(problem));
+    }
+    let rest = channels / count * positions.iter().product::<usize>();
+    let x = standardised(
+        args.take(0)?,
+        images * groups,
+        &[images, count, rest],
+        epsilon,
+    );
+    let scale = args.take(1)?.reshape([1, count, 1]);
+    let bias = args.take(2)?.reshape([1, count, 1]);
+    let y = x.into_rank::<3>() * scale + bias;
+    Ok(Value::from(y).reshaped(shape))
+}
+
+/// `x` taken as `rows`, each with its mean removed and divided by its standard deviation; then in
+/// `shape`.
+fn standardised(x: Value, rows: usize, shape: &[usize], epsilon: f32) -> Value {
+    let (x, _, deviation) = centred(x, rows, epsilon);
+    Value::from(x / deviation).reshaped(shape)
+}
+
+/// Each of `rows` without its mean, the means, and the roots of variance plus `epsilon`.
+fn centred(x: Value, rows: usize, epsilon: f32) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+    let len = x.dims().iter().product::<usize>() / rows.max(1);
+    let x = x.reshape([rows, len]);
+    let mean = x.clone().mean_dim(1);
+    let x = x - mean.clone();
+    let variance = (x.clone() * x.clone()).mean_dim(1);
+    (x, mean, (variance + epsilon).sqrt())
 }
 
 /// `Softmax`.

@@ -1,29 +1,64 @@
-//! Means over axes.
+//! Reductions over axes.
 
 use super::apply::Args;
-use super::value::Value;
+use super::value::{Value, map_tensor};
 use crate::exec::ExecError;
+use crate::graph::Reduction;
+use ::burn::tensor::Tensor;
 
 /// `GlobalAveragePool`: the mean over all positions.
 pub(super) fn global_average_pool(args: &mut Args<'_>) -> Result<Value, ExecError> {
+    let axes = positions(args)?;
+    let value = args.take(0)?;
+    along(args, value, &axes, |x| x.mean_dim(1))
+}
+
+/// `GlobalMaxPool`: the largest over all positions.
+pub(super) fn global_max_pool(args: &mut Args<'_>) -> Result<Value, ExecError> {
+    let axes = positions(args)?;
+    let value = args.take(0)?;
+    along(args, value, &axes, |x| x.max_dim(1))
+}
+
+fn positions(args: &Args<'_>) -> Result<Vec<usize>, ExecError> {
     let rank = args.shape(0)?.len();
     if rank < 3 {
         return Err(args.error(format!("a value of rank {rank} has no positions")));
     }
-    let axes: Vec<usize> = (2..rank).collect();
-    mean_over(args, &axes)
+    Ok((2..rank).collect())
 }
 
-/// `ReduceMean`.
-pub(super) fn mean(args: &mut Args<'_>) -> Result<Value, ExecError> {
+/// `ReduceMean`, `ReduceSum` and the like.
+pub(super) fn reduce(args: &mut Args<'_>, reduction: Reduction) -> Result<Value, ExecError> {
     let axes = args.operands.reduced_axes()?;
-    mean_over(args, &axes)
+    let x = args.take(0)?;
+    match reduction {
+        Reduction::Mean => along(args, x, &axes, |x| x.mean_dim(1)),
+        Reduction::Sum => along(args, x, &axes, |x| x.sum_dim(1)),
+        Reduction::Max => along(args, x, &axes, |x| x.max_dim(1)),
+        Reduction::Min => along(args, x, &axes, |x| x.min_dim(1)),
+        Reduction::L1 => along(args, map_tensor!(x, x => x.abs()), &axes, |x| x.sum_dim(1)),
+        Reduction::SumSquare => {
+            let squares = map_tensor!(x, x => x.clone() * x);
+            along(args, squares, &axes, |x| x.sum_dim(1))
+        }
+        Reduction::L2 => {
+            let squares = map_tensor!(x, x => x.clone() * x);
+            let sums = along(args, squares, &axes, |x| x.sum_dim(1))?;
+            Ok(map_tensor!(sums, x => x.sqrt()))
+        }
+    }
 }
 
-/// The mean over sorted axes; neighbouring ones are taken as one.
-fn mean_over(args: &mut Args<'_>, axes: &[usize]) -> Result<Value, ExecError> {
+/// A reduction of the middle axis of three, over sorted axes; neighbouring ones are taken as one.
+fn along(
+    args: &Args<'_>,
+    value: Value,
+    axes: &[usize],
+    reduction: impl Fn(Tensor<3>) -> Tensor<3>,
+) -> Result<Value, ExecError> {
     let mut shape = args.shape(0)?.to_vec();
-    let mut value = args.take(0)?;
+    let mut value = value;
     let mut rest = axes;
     while let Some(&first) = rest.first() {
         let run = rest
@@ -35,7 +70,7 @@ fn mean_over(args: &mut Args<'_>, axes: &[usize]) -> Result<Value, ExecError> {
         let reduced: usize = shape[first..first + run].iter().product();
         let inner: usize = shape[first + run..].iter().product();
         if reduced > 1 {
-            value = Value::from(value.reshape([outer, reduced, inner]).mean_dim(1));
+            value = Value::from(reduction(value.reshape([outer, reduced, inner])));
         }
         shape[first..first + run].fill(1);
         rest = &rest[run..];

@@ -2,7 +2,9 @@
 
 use super::apply::{Args, apply};
 use super::value::{Value, with_tensor};
-use crate::exec::plan::{MAX_RANK, Plan, Schedule, Wanted, check_output_gradients};
+use crate::exec::plan::{
+    MAX_RANK, Plan, Schedule, Wanted, check_output_gradients, computed_outputs,
+};
 use crate::exec::taps::Taps;
 use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
 use crate::graph::{Graph, Operands};
@@ -101,8 +103,9 @@ impl BurnSession {
         let name = self.input.clone();
         self.keep(&mut running, plan, pass, &name, value)?;
         for (position, &index) in schedule.nodes.iter().enumerate() {
-            let (name, value) = self.run_node(&mut running, plan, schedule, position, index)?;
-            self.keep(&mut running, plan, pass, &name, value)?;
+            for (name, value) in self.run_node(&mut running, plan, schedule, position, index)? {
+                self.keep(&mut running, plan, pass, &name, value)?;
+            }
         }
         Ok(running)
     }
@@ -115,11 +118,13 @@ impl BurnSession {
         schedule: &Schedule,
         position: usize,
         index: usize,
-    ) -> Result<(String, Value), ExecError> {
+    ) -> Result<Vec<(String, Value)>, ExecError> {
         let node = &self.graph.nodes[index];
+        let has_one_output = computed_outputs(node).count() == 1;
         let mut fetch = |slot: usize| -> Option<Value> {
             let name = &node.inputs[slot];
-            let is_last = schedule.last_use.get(name) == Some(&position)
+            let is_last = has_one_output
+                && schedule.last_use.get(name) == Some(&position)
                 && !node.inputs[slot + 1..].contains(name);
             let computed = if is_last {
                 running.values.remove(name)
@@ -134,19 +139,22 @@ impl BurnSession {
                     Some(Value::from_host(array, &self.device))
                 })
         };
-        let name = node.outputs.first().cloned().unwrap_or_default();
-        let value = apply(&mut Args {
-            operands: Operands::new(&self.graph, &plan.inferred, node),
-            out_shape: plan.shape(&name),
-            batch_norm: self.batch_norm,
-            fetch: &mut fetch,
-        })?;
+        let mut computed = Vec::with_capacity(1);
+        for (output, name) in computed_outputs(node) {
+            let value = apply(&mut Args {
+                operands: Operands::new(&self.graph, &plan.inferred, node).at_output(output),
+                out_shape: plan.shape(name),
+                batch_norm: self.batch_norm,
+                fetch: &mut fetch,
+            })?;
+            computed.push((name.clone(), value));
+        }
         for name in &node.inputs {
             if schedule.last_use.get(name) == Some(&position) {
                 running.values.remove(name);
             }
         }
-        Ok((name, value))
+        Ok(computed)
     }
 
     /// Stores a computed value; taps look at it first.

@@ -6,7 +6,7 @@ use crate::exec::ExecError;
 use crate::graph::PadMode;
 use crate::tensor::Tensor;
 use ::burn::tensor::ops::PadMode as DevicePadMode;
-use ::burn::tensor::{Int, Slice, Tensor as DeviceTensor, TensorData};
+use ::burn::tensor::{Bool, Int, Slice, Tensor as DeviceTensor, TensorData};
 
 /// `Concat`.
 pub(super) fn concat(args: &mut Args<'_>, axis: i64) -> Result<Value, ExecError> {
@@ -49,6 +49,39 @@ pub(super) fn gather(args: &mut Args<'_>, axis: i64) -> Result<Value, ExecError>
     let device = tensor.device().without_autodiff();
     let indices = DeviceTensor::<1, Int>::from_data(data, &device);
     Ok(Value::from(tensor.select(1, indices)).reshaped(args.out_shape))
+}
+
+/// `Split`: the output that the operands look at.
+pub(super) fn split(args: &mut Args<'_>) -> Result<Value, ExecError> {
+    let shape = args.shape(0)?;
+    let (axis, parts) = args.operands.parts()?;
+    let Some(part) = parts.get(args.operands.output) else {
+        return Err(args.error("has too many outputs"));
+    };
+    let outer = shape[..axis].iter().product();
+    let inner = shape[axis + 1..].iter().product();
+    let x = args.take(0)?.reshape([outer, shape[axis], inner]);
+    let y = x.narrow(1, part.start, part.len);
+    Ok(Value::from(y).reshaped(args.out_shape))
+}
+
+/// `Where`, whose condition is a constant.
+pub(super) fn choose(args: &mut Args<'_>) -> Result<Value, ExecError> {
+    let shape = args.out_shape;
+    let len = shape.iter().product();
+    let Some(Tensor::Bool(condition)) = args.operands.constant(0) else {
+        return Err(args.error("the condition must be a constant of type bool"));
+    };
+    let Some(condition) = condition.broadcast(shape) else {
+        return Err(args.error(format!("the condition does not broadcast to {shape:?}")));
+    };
+    let condition: Vec<bool> = condition.iter().copied().collect();
+    let a = args.take(1)?.expanded(shape).reshape([len]);
+    let b = args.take(2)?.expanded(shape).reshape([len]);
+    let device = a.device().without_autodiff();
+    let data = TensorData::new(condition, [len]);
+    let mask = DeviceTensor::<1, Bool>::from_data(data, &device);
+    Ok(Value::from(b.mask_where(mask, a)).reshaped(shape))
 }
 
 /// `Transpose`.

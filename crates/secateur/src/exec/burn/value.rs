@@ -134,6 +134,20 @@ impl Value {
         }
     }
 
+    /// Repeated along axes of length 1, and along new ones in front, up to `shape`.
+    pub(super) fn expanded(self, shape: &[usize]) -> Self {
+        if self.dims() == shape {
+            return self;
+        }
+        map_tensor!(self.with_rank(shape.len().max(1)), tensor => {
+            let mut lengths = tensor.dims().map(|_| 1);
+            for (length, &wanted) in lengths.iter_mut().zip(shape) {
+                *length = wanted;
+            }
+            tensor.expand(lengths)
+        })
+    }
+
     /// The same elements as a tensor of this shape.
     pub(super) fn reshape<const D: usize>(self, shape: [usize; D]) -> Tensor<D> {
         with_tensor!(self, tensor => tensor.reshape(shape))

@@ -1,4 +1,7 @@
 //! Elementwise functions of one and of two values.
+//!
+//! Functions of one value that networks spend time in are written out here, so that the compiler
+//! sees straight loops; the others take value and slope from the table of `graph`.
 
 use super::node::{Call, InputGradients};
 use crate::exec::ExecError;
@@ -7,7 +10,7 @@ use crate::tensor::Floats;
 use ndarray::{ArrayViewD, Axis, IxDyn, Zip};
 use secateur_kernels::{channel, elementwise};
 
-/// `Relu`, `LeakyRelu`, `Sigmoid`, `HardSigmoid`, `HardSwish`, `Tanh`.
+/// Functions of one value.
 pub(super) fn activation(call: &Call<'_>, function: Activation) -> Result<Floats, ExecError> {
     let (_, x) = call.input(0)?;
     let mut y = call.buffer(x.len());
@@ -22,6 +25,7 @@ pub(super) fn activation(call: &Call<'_>, function: Activation) -> Result<Floats
         }
         Activation::HardSwish => elementwise::map(x, &mut y, |x| x * clamp(x / 6.0 + 0.5)),
         Activation::Tanh => elementwise::map(x, &mut y, f32::tanh),
+        other => elementwise::map(x, &mut y, |x| other.value(x)),
     }
     call.output(y)
 }
@@ -68,6 +72,8 @@ pub(super) fn activation_backward(
             }
         }),
         Activation::Tanh => elementwise::zip(dy, y, dx_slice, |g, y| g * (1.0 - y * y)),
+        Activation::Exp => elementwise::zip(dy, y, dx_slice, |g, y| g * y),
+        other => elementwise::zip(dy, x, dx_slice, |g, x| g * other.slope(x)),
     }
     Ok(vec![Some(call.array(array.shape(), dx)?)])
 }
@@ -139,7 +145,7 @@ fn spread(operand: &[usize], output: &[usize]) -> Spread {
     }
 }
 
-/// `Add`, `Sub`, `Mul`, `Div`, with broadcasting.
+/// `Add`, `Sub`, `Mul`, `Div`, `Pow`, with broadcasting.
 pub(super) fn forward(call: &Call<'_>, operation: Arithmetic) -> Result<Floats, ExecError> {
     let ((a_array, a), (b_array, b)) = (call.input(0)?, call.input(1)?);
     let mut y = call.buffer(call.out_len());
@@ -193,6 +199,7 @@ pub(super) fn forward(call: &Call<'_>, operation: Arithmetic) -> Result<Floats, 
                 Arithmetic::Sub => |a, b| a - b,
                 Arithmetic::Mul => |a, b| a * b,
                 Arithmetic::Div => |a, b| a / b,
+                Arithmetic::Pow => power,
             };
             let mut output = call.output(y)?;
             let (a, b) = (stretched(call, a_array)?, stretched(call, b_array)?);
@@ -204,6 +211,11 @@ pub(super) fn forward(call: &Call<'_>, operation: Arithmetic) -> Result<Floats, 
         }
     }
     call.output(y)
+}
+
+/// `a ^ b`; squares, which normalisations are written with, without a logarithm.
+fn power(a: f32, b: f32) -> f32 {
+    if b == 2.0 { a * a } else { a.powf(b) }
 }
 
 /// An operand as large as the output.
@@ -242,6 +254,23 @@ pub(super) fn backward(
                     .and(&b)
                     .for_each(|g, &a, &b| {
                         *g *= if slot == 0 { 1.0 / b } else { -a / (b * b) };
+                    });
+                reduced(call, &scaled.into_shared(), own.shape())?
+            }
+            Arithmetic::Pow => {
+                let (a, b) = (stretched(call, a)?, stretched(call, b)?);
+                let mut scaled = gradient.to_owned();
+                Zip::from(&mut scaled)
+                    .and(&a)
+                    .and(&b)
+                    .for_each(|g, &a, &b| {
+                        *g *= match slot {
+                            0 if b == 0.0 => 0.0,
+                            0 => b * power(a, b - 1.0),
+                            // The limit for a positive exponent.
+                            _ if a == 0.0 => 0.0,
+                            _ => a.powf(b) * a.ln(),
+                        };
                     });
                 reduced(call, &scaled.into_shared(), own.shape())?
             }

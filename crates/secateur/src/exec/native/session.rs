@@ -2,7 +2,9 @@
 
 use super::buffers::Buffers;
 use super::node::{Call, Saved, backward, forward};
-use crate::exec::plan::{Plan, Schedule, Wanted, check_output_gradients, dependents};
+use crate::exec::plan::{
+    Plan, Schedule, Wanted, check_output_gradients, computed_outputs, dependents,
+};
 use crate::exec::taps::Taps;
 use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
 use crate::graph::{Graph, Node, Operands};
@@ -40,8 +42,8 @@ enum Pass {
 #[derive(Default)]
 struct Record {
     values: BTreeMap<String, Floats>,
-    /// By position in the schedule.
-    saved: BTreeMap<usize, Saved>,
+    /// By the output's name.
+    saved: BTreeMap<String, Saved>,
 }
 
 impl NativeSession {
@@ -118,12 +120,16 @@ impl NativeSession {
         for (position, &index) in schedule.nodes.iter().enumerate() {
             let node = &self.graph.nodes[index];
             let inputs = self.inputs(plan, &record.values, node);
-            let name = node.outputs.first().cloned().unwrap_or_default();
-            let (value, saved) = forward(&self.call(plan, node, &inputs, plan.shape(&name)))?;
-            if let Some(saved) = saved
-                && kept.contains(&name)
-            {
-                record.saved.insert(position, saved);
+            let mut computed = Vec::new();
+            for (output, name) in computed_outputs(node) {
+                let call = self.call(plan, node, output, &inputs);
+                let (value, saved) = forward(&call)?;
+                if let Some(saved) = saved
+                    && kept.contains(name)
+                {
+                    record.saved.insert(name.clone(), saved);
+                }
+                computed.push((name, value));
             }
             drop(inputs);
             for input in &node.inputs {
@@ -134,8 +140,10 @@ impl NativeSession {
                     self.buffers.give(value);
                 }
             }
-            self.taps.fold(&name, Of::Activation, &value)?;
-            record.values.insert(name, value);
+            for (name, value) in computed {
+                self.taps.fold(name, Of::Activation, &value)?;
+                record.values.insert(name.clone(), value);
+            }
         }
         Ok(record)
     }
@@ -144,13 +152,14 @@ impl NativeSession {
         &'c self,
         plan: &'c Plan,
         node: &'c Node,
+        output: usize,
         inputs: &'c [Option<Floats>],
-        out_shape: &'c [usize],
     ) -> Call<'c> {
+        let name = node.outputs.get(output).map_or("", String::as_str);
         Call {
-            operands: Operands::new(&self.graph, &plan.inferred, node),
+            operands: Operands::new(&self.graph, &plan.inferred, node).at_output(output),
             inputs,
-            out_shape,
+            out_shape: plan.shape(name),
             batch_norm: self.batch_norm,
             buffers: &self.buffers,
             device: &self.device,
@@ -200,47 +209,59 @@ impl NativeSession {
                 self.add(&mut gradients, name, in_order(gradient));
             }
         }
-        for (position, &index) in schedule.nodes.iter().enumerate().rev() {
+        for &index in schedule.nodes.iter().rev() {
             let node = &self.graph.nodes[index];
-            let Some(output) = node.outputs.first() else {
-                continue;
-            };
-            // Nothing reads this value any more: its readers come later in the schedule.
-            let value = record.values.remove(output);
-            if !self.is_recorded(node) {
-                value.into_iter().for_each(|value| self.buffers.give(value));
-                continue;
-            }
-            let is_kept = self.taps.look_at(output, Of::Gradient);
-            let gradient = if is_kept {
-                gradients.get(output).cloned()
-            } else {
-                gradients.remove(output)
-            };
-            let (Some(gradient), Some(value)) = (gradient, value) else {
-                continue;
-            };
-            let inputs = self.inputs(plan, &record.values, node);
-            let wanted: Vec<bool> = node
-                .inputs
-                .iter()
-                .map(|name| self.differentiated.contains(name))
-                .collect();
-            let call = self.call(plan, node, &inputs, plan.shape(output));
-            let saved = record.saved.remove(&position);
-            let found = backward(&call, &value, saved, &gradient, &wanted)?;
-            drop(inputs);
-            self.buffers.give(value);
-            self.buffers.give(gradient);
-            for (name, gradient) in node.inputs.iter().zip(found) {
-                if let Some(gradient) = gradient
-                    && self.differentiated.contains(name)
-                {
-                    self.add(&mut gradients, name, gradient);
-                }
+            for (output, name) in computed_outputs(node) {
+                self.backward_through(plan, node, (output, name), &mut record, &mut gradients)?;
             }
         }
         Ok(gradients)
+    }
+
+    /// Propagates the gradient of one output of a node to the node's inputs.
+    fn backward_through(
+        &self,
+        plan: &Plan,
+        node: &Node,
+        (index, output): (usize, &String),
+        record: &mut Record,
+        gradients: &mut BTreeMap<String, Floats>,
+    ) -> Result<(), ExecError> {
+        // Nothing reads this value any more: its readers come later in the schedule.
+        let value = record.values.remove(output);
+        if !self.is_recorded(node) {
+            value.into_iter().for_each(|value| self.buffers.give(value));
+            return Ok(());
+        }
+        let is_kept = self.taps.look_at(output, Of::Gradient);
+        let gradient = if is_kept {
+            gradients.get(output).cloned()
+        } else {
+            gradients.remove(output)
+        };
+        let (Some(gradient), Some(value)) = (gradient, value) else {
+            return Ok(());
+        };
+        let inputs = self.inputs(plan, &record.values, node);
+        let wanted: Vec<bool> = node
+            .inputs
+            .iter()
+            .map(|name| self.differentiated.contains(name))
+            .collect();
+        let call = self.call(plan, node, index, &inputs);
+        let saved = record.saved.remove(output);
+        let found = backward(&call, &value, saved, &gradient, &wanted)?;
+        drop(inputs);
+        self.buffers.give(value);
+        self.buffers.give(gradient);
+        for (name, gradient) in node.inputs.iter().zip(found) {
+            if let Some(gradient) = gradient
+                && self.differentiated.contains(name)
+            {
+                self.add(gradients, name, gradient);
+            }
+        }
+        Ok(())
     }
 
     /// Adds a gradient to what has reached a value already.

@@ -2,7 +2,11 @@
 //! of ONNX Runtime and the naive loops hold.
 
 use super::*;
-use crate::graph::{Activation, Arithmetic, PadMode, SoftmaxAxis};
+use crate::graph::{
+    Activation, Arithmetic, AspectRatio, AutoPad, ConvTransposeAttrs, Coordinates, DepthOrder,
+    GeluForm, Interpolation, Nearest, PadMode, Reduction, ResizeAttrs, SoftmaxAxis, SpatialPads,
+    Variadic,
+};
 use crate::tensor::Ints;
 
 /// A value is moved by this much to either side.
@@ -67,6 +71,26 @@ fn case(what: &'static str, op: Op, shapes: &[&[usize]]) -> Case {
 fn cases() -> Vec<Case> {
     let image: &[usize] = &[2, 3, 4, 5];
     let unary = |what, activation| case(what, Op::Activation(activation), &[image]);
+    let positive = |what, activation| {
+        let mut case = unary(what, activation);
+        case.parameters[0].mapv_inplace(|v| v.abs() + 1.0);
+        case
+    };
+    let power = |what, shapes: &[&[usize]]| {
+        let mut case = case(what, Op::Arithmetic(Arithmetic::Pow), shapes);
+        case.parameters[0].mapv_inplace(|v| v.abs() / 4.0 + 1.0);
+        case.parameters[1].mapv_inplace(|v| v / 4.0);
+        case
+    };
+    // Values of different operands are at least 1/24 apart: none changes places within a step.
+    let extremum = |what, function| {
+        let shapes: &[&[usize]] = &[&[2, 3, 2], &[3, 1], &[1]];
+        let mut case = case(what, Op::Variadic(function), shapes);
+        for (i, parameter) in case.parameters.iter_mut().enumerate() {
+            parameter.mapv_inplace(|v| v * 2.0 + i as f32 / 24.0);
+        }
+        case
+    };
     let arithmetic = |what, operation, shapes: &[&[usize]]| {
         let mut case = case(what, Op::Arithmetic(operation), shapes);
         // Divisors away from 0.
@@ -112,10 +136,38 @@ fn cases() -> Vec<Case> {
         min: None,
         max: None,
     };
-    let mean = |axes: &[i64]| Op::ReduceMean {
+    let reduce = |reduction, axes: &[i64]| Op::Reduce {
+        reduction,
         axes: Some(axes.to_vec()),
         keep_dims: true,
         noop_with_empty_axes: false,
+    };
+    let mean = |axes: &[i64]| reduce(Reduction::Mean, axes);
+    let transposed = |groups, pads| {
+        Op::ConvTranspose(ConvTransposeAttrs {
+            strides: [2, 1],
+            pads,
+            dilations: [1, 2],
+            groups,
+            auto_pad: AutoPad::NotSet,
+            output_padding: [1, 0],
+            output_shape: None,
+        })
+    };
+    let resize = |interpolation, coordinates| {
+        Op::Resize(ResizeAttrs {
+            interpolation,
+            coordinates,
+            exclude_outside: false,
+            antialias: false,
+            axes: Some(vec![2, 3]),
+            aspect_ratio: AspectRatio::Stretch,
+        })
+    };
+    // Inputs 1 and 2, roi and scales, hold nothing.
+    let to_size = |case: Case, size: &[i64]| {
+        let nothing = || Tensor::F32(floats(&[0], &[]));
+        with(case, vec![nothing(), nothing(), ints(size)])
     };
     vec![
         unary("relu", Activation::Relu),
@@ -131,6 +183,34 @@ fn cases() -> Vec<Case> {
         ),
         unary("hard swish", Activation::HardSwish),
         unary("tanh", Activation::Tanh),
+        unary("exp", Activation::Exp),
+        unary("erf", Activation::Erf),
+        unary("abs", Activation::Abs),
+        unary("negate", Activation::Neg),
+        unary("softplus", Activation::Softplus),
+        unary("softsign", Activation::Softsign),
+        unary("mish", Activation::Mish),
+        unary("elu", Activation::Elu { alpha: 0.5 }),
+        unary(
+            "selu",
+            Activation::Selu {
+                alpha: 1.5,
+                gamma: 1.25,
+            },
+        ),
+        unary("celu", Activation::Celu { alpha: 2.0 }),
+        unary(
+            "thresholded relu",
+            Activation::ThresholdedRelu { alpha: 0.5 },
+        ),
+        unary("gelu", Activation::Gelu(GeluForm::Exact)),
+        unary("gelu by tanh", Activation::Gelu(GeluForm::Tanh)),
+        unary("swish", Activation::Swish { alpha: 1.5 }),
+        positive("log", Activation::Log),
+        positive("square root", Activation::Sqrt),
+        positive("reciprocal", Activation::Reciprocal),
+        power("power", &[image, image]),
+        power("power of channels", &[image, &[3, 1, 1]]),
         case("prelu", Op::PRelu, &[image, &[3, 1, 1]]),
         with(
             case("clip", clip(), &[image]),
@@ -157,7 +237,18 @@ fn cases() -> Vec<Case> {
             Arithmetic::Div,
             &[&[2, 1, 4, 1], &[3, 1, 5]],
         ),
-        case("sum", Op::Sum, &[image, &[3, 1, 1], image]),
+        case(
+            "sum of three",
+            Op::Variadic(Variadic::Sum),
+            &[image, &[3, 1, 1], image],
+        ),
+        case(
+            "mean of three",
+            Op::Variadic(Variadic::Mean),
+            &[&[3, 1, 1], image, &[5]],
+        ),
+        extremum("largest of three", Variadic::Max),
+        extremum("smallest of three", Variadic::Min),
         case("concat", Op::Concat { axis: 1 }, &[image, &[2, 2, 4, 5]]),
         case(
             "concat along the last axis",
@@ -183,6 +274,104 @@ fn cases() -> Vec<Case> {
         case("global average pool", Op::GlobalAveragePool, &[image]),
         case("mean over positions", mean(&[2, 3]), &[image]),
         case("mean over channels and columns", mean(&[1, -1]), &[image]),
+        case("global max pool", Op::GlobalMaxPool, &[image]),
+        case("sum", reduce(Reduction::Sum, &[1, 3]), &[image]),
+        case("largest", reduce(Reduction::Max, &[2, 3]), &[image]),
+        case("smallest", reduce(Reduction::Min, &[0]), &[image]),
+        case("magnitudes", reduce(Reduction::L1, &[1]), &[image]),
+        case("length", reduce(Reduction::L2, &[1]), &[image]),
+        case(
+            "squares",
+            reduce(Reduction::SumSquare, &[2, 3]),
+            &[&[2, 3, 2, 2]],
+        ),
+        case(
+            "transposed convolution",
+            transposed(1, SpatialPads::default()),
+            &[&[1, 2, 3, 3], &[2, 2, 3, 2], &[2]],
+        ),
+        case(
+            "transposed convolution in groups, cut",
+            transposed(
+                2,
+                SpatialPads {
+                    top: 1,
+                    left: 0,
+                    bottom: 0,
+                    right: 2,
+                },
+            ),
+            &[&[1, 2, 3, 3], &[2, 1, 3, 2], &[2]],
+        ),
+        case(
+            "layer norm",
+            Op::LayerNormalization {
+                axis: -1,
+                epsilon: 1e-3,
+            },
+            &[&[3, 4], &[4], &[4]],
+        ),
+        case(
+            "instance norm",
+            Op::InstanceNormalization { epsilon: 1e-3 },
+            &[&[2, 3, 2, 3], &[3], &[3]],
+        ),
+        case(
+            "group norm",
+            // Operator set 17, which these graphs state, has one scale for each group.
+            Op::GroupNormalization {
+                groups: 2,
+                epsilon: 1e-3,
+            },
+            &[&[2, 4, 2, 2], &[2], &[2]],
+        ),
+        to_size(
+            case(
+                "resize to the nearest",
+                resize(
+                    Interpolation::Nearest(Nearest::RoundPreferFloor),
+                    Coordinates::HalfPixel,
+                ),
+                &[image],
+            ),
+            &[7, 3],
+        ),
+        to_size(
+            case(
+                "resize linearly",
+                resize(Interpolation::Linear, Coordinates::AlignCorners),
+                &[image],
+            ),
+            &[6, 3],
+        ),
+        to_size(
+            case(
+                "resize by cubics",
+                resize(Interpolation::Cubic { a: -0.75 }, Coordinates::HalfPixel),
+                &[image],
+            ),
+            &[6, 8],
+        ),
+        case(
+            "depth to space",
+            Op::DepthToSpace {
+                block: 2,
+                order: DepthOrder::ColumnFirst,
+            },
+            &[&[2, 8, 2, 3]],
+        ),
+        case(
+            "space to depth",
+            Op::SpaceToDepth {
+                block: 2,
+                order: DepthOrder::ColumnFirst,
+            },
+            &[&[2, 3, 4, 2]],
+        ),
+        with(
+            case("expand", Op::Expand, &[&[3, 1]]),
+            vec![ints(&[2, 1, 4])],
+        ),
         case("flatten", Op::Flatten { axis: 1 }, &[image]),
         with(
             case("reshape", Op::Reshape { allow_zero: false }, &[image]),
@@ -407,4 +596,74 @@ fn check_batch_statistics_give_the_closed_form(engine: &dyn Engine) {
     assert_close(&got["shift"], &want_dx, 1e-6, "by x");
     assert_close(&got["gamma"], &want_dgamma, 1e-6, "by gamma");
     assert_close(&got["beta"], &want_dbeta, 1e-6, "by beta");
+}
+
+/// Rounding is flat between its jumps.
+#[test]
+fn rounding_has_no_gradient() {
+    for activation in [Activation::Floor, Activation::Ceil, Activation::Round] {
+        let x = numbers(&[2, 3], 1);
+        let nodes = vec![node(Op::Activation(activation), &["p"], "y")];
+        let graph = graph(nodes, vec![("p", Tensor::F32(x.clone()))]);
+        let found = gradients(&graph, &["p"], &numbers(&[1], 0), &numbers(&[2, 3], 2));
+        assert!(found["p"].iter().all(|&g| g == 0.0), "{activation:?}");
+    }
+}
+
+/// `y = relu(a) * b + a` for the halves `a`, `b` of `x + p`: gradients of both outputs of one node
+/// reach the same value.
+#[test]
+fn gradients_of_all_outputs_of_a_split_reach_its_input() {
+    let split = Op::Split {
+        axis: 1,
+        sizes: None,
+        num_outputs: None,
+    };
+    let mut halves = node(split, &["x"], "a");
+    halves.outputs.push("b".to_owned());
+    let nodes = vec![
+        node(Op::Arithmetic(Arithmetic::Add), &["input", "p"], "x"),
+        halves,
+        node(Op::Activation(Activation::Relu), &["a"], "r"),
+        node(Op::Arithmetic(Arithmetic::Mul), &["r", "b"], "m"),
+        node(Op::Arithmetic(Arithmetic::Add), &["m", "a"], "y"),
+    ];
+    let zeros = Tensor::F32(ArrayD::zeros(IxDyn(&[2, 4, 3])).into_shared());
+    let graph = graph(nodes, vec![("p", zeros)]);
+    let (x, g) = (numbers(&[2, 4, 3], 1), numbers(&[2, 2, 3], 2));
+    let y = forward(&graph, &x);
+    let found = gradients(&graph, &["p"], &x, &g);
+    let mut want = ArrayD::<f64>::zeros(x.raw_dim());
+    for (at, &g) in g.indexed_iter() {
+        let (low, high) = ([at[0], at[1], at[2]], [at[0], at[1] + 2, at[2]]);
+        let (a, b, g) = (f64::from(x[low]), f64::from(x[high]), f64::from(g));
+        assert!((f64::from(y[low]) - (a.max(0.0) * b + a)).abs() < 1e-6);
+        want[low] = g * (if a > 0.0 { b } else { 0.0 } + 1.0);
+        want[high] = g * a.max(0.0);
+    }
+    assert_close(&found["p"], &want, 1e-6, "by p");
+}
+
+#[test]
+fn a_constant_condition_chooses_values_and_gradients() {
+    let condition = [true, false, true];
+    let mask = Tensor::Bool(ndarray::arr1(&condition).into_dyn().into_shared());
+    let nodes = vec![node(Op::Where, &["mask", "p", "low"], "y")];
+    // What is not chosen may be infinite.
+    let low = Tensor::F32(floats(&[], &[f32::NEG_INFINITY]));
+    let p = numbers(&[2, 3], 1);
+    let graph = graph(
+        nodes,
+        vec![("mask", mask), ("p", Tensor::F32(p.clone())), ("low", low)],
+    );
+    let (input, g) = (numbers(&[1], 0), numbers(&[2, 3], 2));
+    for engine in engines() {
+        let y = forward_on(&*engine, &graph, &input);
+        let dp = &gradients_on(&*engine, &graph, &["p"], &input, &g)["p"];
+        for (at, &y) in y.indexed_iter() {
+            let holds = condition[at[1]];
+            assert_eq!(y, if holds { p[&at] } else { f32::NEG_INFINITY });
+            assert_eq!(dp[&at], if holds { g[&at] } else { 0.0 });
+        }
+    }
 }

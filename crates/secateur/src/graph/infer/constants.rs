@@ -35,7 +35,7 @@ macro_rules! cast_elements {
     };
 }
 
-/// The value of the node's first output, whose shape is `shape`; `None` where it depends on an
+/// The value of the output that `n` looks at, whose shape is `shape`; `None` where it depends on an
 /// input's content, is large, or belongs to an operator that is left to engines.
 pub(super) fn evaluate(n: &Operands<'_>, shape: &[usize]) -> Result<Option<Tensor>, InferError> {
     if let Op::Shape { start, end } = n.node.op {
@@ -72,19 +72,44 @@ pub(super) fn evaluate(n: &Operands<'_>, shape: &[usize]) -> Result<Option<Tenso
             [a, b] => arithmetic(n, *operation, [a, b], shape),
             _ => Err(n.error(format!("{} inputs instead of two", inputs.len()))),
         },
+        Op::Split { .. } => {
+            let (axis, parts) = n.parts()?;
+            let indices: Vec<usize> = match parts.get(n.output) {
+                Some(part) => part.indices().collect(),
+                None => return Err(n.error("has too many outputs")),
+            };
+            keeping_type!(first, a => reshaped(n, &a.select(Axis(axis), &indices).into_shared(), shape))
+        }
+        Op::Expand => keeping_type!(first, a => expanded(n, a, shape)),
+        Op::Where => chosen(n, &inputs, shape),
+        // Such as the rounding of a computed size.
+        Op::Activation(activation) => match first {
+            Tensor::F32(a) => Ok(Tensor::F32(
+                a.mapv(|value| activation.value(value)).into_shared(),
+            )),
+            _ => return Ok(None),
+        },
         Op::Shape { .. }
         | Op::Conv(_)
         | Op::Gemm { .. }
         | Op::MatMul
         | Op::BatchNormalization { .. }
-        | Op::Activation(_)
         | Op::PRelu
         | Op::Clip { .. }
-        | Op::Sum
+        | Op::Variadic(_)
         | Op::MaxPool(_)
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
-        | Op::ReduceMean { .. }
+        | Op::Reduce { .. }
+        | Op::ConvTranspose(_)
+        | Op::LayerNormalization { .. }
+        | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. }
+        | Op::GlobalMaxPool
+        | Op::Resize(_)
+        | Op::Upsample { .. }
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
         | Op::Pad { .. }
         | Op::Softmax(_)
         | Op::LogSoftmax(_)
@@ -220,6 +245,7 @@ fn arithmetic(
                     Arithmetic::Sub => a - b,
                     Arithmetic::Mul => a * b,
                     Arithmetic::Div => a / b,
+                    Arithmetic::Pow => a.powf(b),
                 })
             })
             .map(Tensor::$variant)
@@ -232,6 +258,7 @@ fn arithmetic(
                 Arithmetic::Sub => a.checked_sub(b),
                 Arithmetic::Mul => a.checked_mul(b),
                 Arithmetic::Div => a.checked_div(b),
+                Arithmetic::Pow => u32::try_from(b).ok().and_then(|b| a.checked_pow(b)),
             })
             .map(Tensor::$variant)
         };
@@ -260,6 +287,44 @@ fn elementwise<A: Copy>(
     let values: Option<Vec<A>> = results.iter().copied().collect();
     let values = values.ok_or_else(|| n.error("integers overflow or are divided by 0"))?;
     ArcArray::from_shape_vec(IxDyn(shape), values).map_err(|problem| unfit(n, &problem))
+}
+
+fn expanded<A: Clone>(
+    n: &Operands<'_>,
+    array: &Array<A>,
+    shape: &[usize],
+) -> Result<Array<A>, InferError> {
+    match array.broadcast(IxDyn(shape)) {
+        Some(view) => Ok(view.as_standard_layout().to_shared()),
+        None => Err(n.error(format!("a constant does not broadcast to {shape:?}"))),
+    }
+}
+
+/// `Where` of constants.
+fn chosen(n: &Operands<'_>, inputs: &[&Tensor], shape: &[usize]) -> Result<Tensor, InferError> {
+    let &[Tensor::Bool(condition), a, b] = inputs else {
+        return Err(n.error("the condition must be of type bool"));
+    };
+    let condition = expanded(n, condition, shape)?;
+    macro_rules! of_type {
+        ($variant:ident, $a:expr, $b:expr) => {{
+            let (a, b) = (expanded(n, $a, shape)?, expanded(n, $b, shape)?);
+            let chosen = Zip::from(&condition).and(&a).and(&b);
+            Ok(Tensor::$variant(
+                chosen
+                    .map_collect(|&holds, &a, &b| if holds { a } else { b })
+                    .into_shared(),
+            ))
+        }};
+    }
+    match (a, b) {
+        (Tensor::F32(a), Tensor::F32(b)) => of_type!(F32, a, b),
+        (Tensor::F64(a), Tensor::F64(b)) => of_type!(F64, a, b),
+        (Tensor::I32(a), Tensor::I32(b)) => of_type!(I32, a, b),
+        (Tensor::I64(a), Tensor::I64(b)) => of_type!(I64, a, b),
+        (Tensor::Bool(a), Tensor::Bool(b)) => of_type!(Bool, a, b),
+        _ => Err(mixed(n)),
+    }
 }
 
 fn mixed(n: &Operands<'_>) -> InferError {

@@ -7,6 +7,7 @@
 mod constants;
 mod operands;
 mod shape_rules;
+mod sizes;
 
 pub use operands::{AxisSlice, Operands};
 pub use shape_rules::broadcast;
@@ -114,23 +115,23 @@ pub fn infer_images(
 }
 
 fn infer_node(graph: &Graph, inferred: &mut Inferred, node: &Node) -> Result<(), InferError> {
-    let operands = Operands::new(graph, inferred, node);
-    let shape = shape_rules::output_shape(&operands)?;
-    check_size(node.outputs.first().map_or("", String::as_str), &shape)?;
-    let constant = constants::evaluate(&operands, &shape)?;
-    let mut outputs = node
-        .outputs
-        .iter()
-        .enumerate()
-        .filter(|(_, name)| !name.is_empty());
-    if let Some((index, name)) = outputs.find(|(index, _)| *index > 0 && !repeats_shape(&node.op)) {
-        return Err(operands.error(format!("output {index} `{name}` is not supported")));
-    }
-    for name in node.outputs.iter().filter(|name| !name.is_empty()) {
-        define(inferred, name, shape.clone())?;
-    }
-    if let (Some(name), Some(value)) = (node.outputs.first(), constant) {
-        inferred.constants.insert(name.clone(), value);
+    let outputs = node.outputs.iter().enumerate();
+    for (index, name) in outputs.filter(|(_, name)| !name.is_empty()) {
+        let operands = Operands::new(graph, inferred, node).at_output(index);
+        let is_computed = index == 0 || node.op.computes_all_outputs();
+        if !is_computed && !repeats_shape(&node.op) {
+            return Err(operands.error(format!("output {index} `{name}` is not supported")));
+        }
+        let shape = shape_rules::output_shape(&operands)?;
+        check_size(name, &shape)?;
+        let constant = match is_computed {
+            true => constants::evaluate(&operands, &shape)?,
+            false => None,
+        };
+        define(inferred, name, shape)?;
+        if let Some(value) = constant {
+            inferred.constants.insert(name.clone(), value);
+        }
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ pub struct Operands<'a> {
     inferred: &'a Inferred,
     /// The node.
     pub node: &'a Node,
+    /// Which output is looked at.
+    pub output: usize,
 }
 
 /// What a slice takes of one axis: `len` elements from `start` on, `step` apart.
@@ -42,7 +44,20 @@ impl<'a> Operands<'a> {
             graph,
             inferred,
             node,
+            output: 0,
         }
+    }
+
+    /// The same node, with another output looked at.
+    #[must_use]
+    pub fn at_output(self, output: usize) -> Self {
+        Self { output, ..self }
+    }
+
+    /// Version of the graph's operator set.
+    #[must_use]
+    pub fn opset(&self) -> i64 {
+        self.graph.opset
     }
 
     /// An error that names this node.
@@ -139,6 +154,24 @@ impl<'a> Operands<'a> {
         }
     }
 
+    /// The numbers in input `index`, `None` where it is left out or holds none.
+    ///
+    /// # Errors
+    /// [`InferError::Node`] where the input is not a constant list of `f32`.
+    pub fn floats(&self, index: usize) -> Result<Option<Vec<f32>>, InferError> {
+        let Some(name) = self.name(index) else {
+            return Ok(None);
+        };
+        match self.constant(index).and_then(Tensor::as_floats) {
+            Some(values) if values.ndim() <= 1 && values.len() <= super::MAX_CONSTANT => {
+                Ok(Some(values.iter().copied().collect()).filter(|v: &Vec<f32>| !v.is_empty()))
+            }
+            Some(_) | None => {
+                Err(self.error(format!("input `{name}` must be a constant list of f32")))
+            }
+        }
+    }
+
     /// The index of `axis`, which counts from the last where it is negative, among `rank` axes.
     ///
     /// # Errors
@@ -182,13 +215,13 @@ impl<'a> Operands<'a> {
         Ok((self.scalar(1)?.or(min), self.scalar(2)?.or(max)))
     }
 
-    /// The axes that a `ReduceMean` averages over; empty where it does nothing.
+    /// The axes that a reduction runs over; empty where it does nothing.
     ///
     /// # Errors
     /// [`InferError::Node`] where the axes are not constant, do not exist, or repeat.
     pub fn reduced_axes(&self) -> Result<Vec<usize>, InferError> {
         let rank = self.shape(0)?.len();
-        let Op::ReduceMean {
+        let Op::Reduce {
             axes,
             noop_with_empty_axes,
             ..

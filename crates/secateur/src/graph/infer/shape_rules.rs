@@ -1,8 +1,9 @@
-//! The shape of a node's first output from the shapes (and constant values) of its inputs.
+//! The shape of a node's output from the shapes (and constant values) of its inputs.
 
 use super::InferError;
 use super::operands::Operands;
 use crate::graph::op::{ConvAttrs, Op, PadMode, SoftmaxAxis};
+use crate::graph::transposed::ConvTransposeAttrs;
 use crate::graph::window::WindowError;
 
 type Shape = Result<Vec<usize>, InferError>;
@@ -25,7 +26,7 @@ pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
         .collect()
 }
 
-/// The shape of the first output.
+/// The shape of the output that `n` looks at.
 pub(super) fn output_shape(n: &Operands<'_>) -> Shape {
     match &n.node.op {
         Op::Conv(attrs) => conv(n, attrs),
@@ -33,6 +34,37 @@ pub(super) fn output_shape(n: &Operands<'_>) -> Shape {
             trans_a, trans_b, ..
         } => gemm(n, *trans_a, *trans_b),
         Op::MatMul => mat_mul(n),
+        Op::ConvTranspose(attrs) => conv_transpose(n, attrs),
+        Op::LayerNormalization { axis, .. } => layer_normalization(n, *axis),
+        Op::InstanceNormalization { .. } => {
+            let [_, channels] = positions(n)?;
+            per_channel(n, channels)
+        }
+        Op::GroupNormalization { groups, .. } => group_normalization(n, *groups),
+        Op::Resize(_) | Op::Upsample { .. } => {
+            let mut shape = n.shape(0)?.to_vec();
+            for axis in n.resize()?.1 {
+                shape[axis.axis] = axis.resized;
+            }
+            Ok(shape)
+        }
+        Op::DepthToSpace { block, .. } => depth_to_space(n, *block),
+        Op::SpaceToDepth { block, .. } => space_to_depth(n, *block),
+        Op::Split { .. } => {
+            let mut shape = n.shape(0)?.to_vec();
+            let (axis, parts) = n.parts()?;
+            let part = parts.get(n.output);
+            shape[axis] = part.ok_or_else(|| n.error("has too many outputs"))?.len;
+            Ok(shape)
+        }
+        Op::Expand => {
+            let wanted = n.integers(1)?.unwrap_or_default();
+            joined(n, n.shape(0)?, &lengths(n, &wanted)?)
+        }
+        Op::Where => {
+            let values = joined(n, n.shape(1)?, n.shape(2)?)?;
+            joined(n, &values, n.shape(0)?)
+        }
         Op::BatchNormalization { .. } => batch_normalization(n),
         Op::Activation(_) | Op::Identity | Op::Cast { .. } | Op::Dropout { .. } => {
             Ok(n.shape(0)?.to_vec())
@@ -43,18 +75,18 @@ pub(super) fn output_shape(n: &Operands<'_>) -> Shape {
             Ok(n.shape(0)?.to_vec())
         }
         Op::Arithmetic(_) => joined(n, n.shape(0)?, n.shape(1)?),
-        Op::Sum => sum(n),
+        Op::Variadic(_) => joined_all(n),
         Op::Concat { axis } => concat(n, *axis),
         Op::MaxPool(attrs) | Op::AveragePool(attrs) => {
             let [batch, channels, height, width] = image(n)?;
             let [rows, columns] = window(n, attrs.output_size([height, width]))?;
             Ok(vec![batch, channels, rows, columns])
         }
-        Op::GlobalAveragePool => {
+        Op::GlobalAveragePool | Op::GlobalMaxPool => {
             let [batch, channels, ..] = image(n)?;
             Ok(vec![batch, channels, 1, 1])
         }
-        Op::ReduceMean { keep_dims, .. } => {
+        Op::Reduce { keep_dims, .. } => {
             let shape = n.shape(0)?;
             let axes = n.reduced_axes()?;
             let kept = (0..shape.len()).filter(|axis| *keep_dims || !axes.contains(axis));
@@ -229,7 +261,7 @@ fn p_relu(n: &Operands<'_>) -> Shape {
     one_way(n, n.shape(0)?, n.shape(1)?)
 }
 
-fn sum(n: &Operands<'_>) -> Shape {
+fn joined_all(n: &Operands<'_>) -> Shape {
     (1..n.node.inputs.len()).try_fold(n.shape(0)?.to_vec(), |shape, index| {
         joined(n, &shape, n.shape(index)?)
     })
@@ -365,4 +397,112 @@ fn pad(n: &Operands<'_>, mode: PadMode) -> Shape {
         })
     };
     shape.iter().zip(&n.pad_widths()?).map(padded).collect()
+}
+
+fn conv_transpose(n: &Operands<'_>, attrs: &ConvTransposeAttrs) -> Shape {
+    let [batch, channels, height, width] = image(n)?;
+    let weight = n.shape(1)?;
+    let &[in_channels, per_group, kernel_h, kernel_w] = weight else {
+        return Err(n.error(format!(
+            "the weight has shape {weight:?}, wanted [in, out/groups, kh, kw]"
+        )));
+    };
+    let groups = attrs.groups;
+    if groups == 0 || in_channels != channels || channels % groups != 0 {
+        return Err(n.error(format!(
+            "weight {weight:?} in {groups} group(s) does not fit an input of {channels} channels"
+        )));
+    }
+    let out = per_group
+        .checked_mul(groups)
+        .ok_or_else(|| n.error("the output has too many channels"))?;
+    if let Some(bias) = n.optional_shape(2)?.filter(|&bias| bias != [out]) {
+        return Err(n.error(format!("the bias has shape {bias:?}, wanted [{out}]")));
+    }
+    let extents = attrs.extents([height, width], [kernel_h, kernel_w]);
+    let [rows, columns] = extents.map_err(|problem| n.error(problem))?;
+    // The engines compute what is cut off, too.
+    super::check_size(&n.node.name, &[batch, out, rows.full, columns.full])?;
+    Ok(vec![batch, out, rows.output, columns.output])
+}
+
+/// Images and channels of a value that has both.
+fn positions(n: &Operands<'_>) -> Result<[usize; 2], InferError> {
+    let shape = n.shape(0)?;
+    match *shape {
+        [images, channels, _, ..] => Ok([images, channels]),
+        _ => Err(n.error(format!(
+            "the input has shape {shape:?}, wanted [n, c, positions ...]"
+        ))),
+    }
+}
+
+/// Scale and bias must have `count` elements.
+fn per_channel(n: &Operands<'_>, count: usize) -> Shape {
+    for (index, what) in [(1, "scale"), (2, "bias")] {
+        let shape = n.shape(index)?;
+        if shape != [count] {
+            return Err(n.error(format!("the {what} has shape {shape:?}, wanted [{count}]")));
+        }
+    }
+    Ok(n.shape(0)?.to_vec())
+}
+
+fn group_normalization(n: &Operands<'_>, groups: usize) -> Shape {
+    let [_, channels] = positions(n)?;
+    if groups == 0 || channels % groups != 0 {
+        return Err(n.error(format!(
+            "{channels} channels do not split into {groups} groups"
+        )));
+    }
+    per_channel(n, if n.opset() < 21 { groups } else { channels })
+}
+
+fn layer_normalization(n: &Operands<'_>, axis: i64) -> Shape {
+    let shape = n.shape(0)?;
+    let axis = n.axis(axis, shape.len())?;
+    one_way(n, shape, n.shape(1)?)?;
+    if let Some(bias) = n.optional_shape(2)? {
+        one_way(n, shape, bias)?;
+    }
+    // The mean and the inverse deviation have length 1 where the input is normalised.
+    let kept = if n.output == 0 { shape.len() } else { axis };
+    let lengths = shape.iter().enumerate();
+    Ok(lengths
+        .map(|(i, &length)| if i < kept { length } else { 1 })
+        .collect())
+}
+
+fn depth_to_space(n: &Operands<'_>, block: usize) -> Shape {
+    let [batch, channels, height, width] = image(n)?;
+    let unfit = || {
+        n.error(format!(
+            "blocks of {block} do not fit an input of {channels} channels"
+        ))
+    };
+    let area = block
+        .checked_mul(block)
+        .filter(|&area| area > 0)
+        .ok_or_else(unfit)?;
+    if channels % area != 0 {
+        return Err(unfit());
+    }
+    let rows = height.checked_mul(block).ok_or_else(unfit)?;
+    let columns = width.checked_mul(block).ok_or_else(unfit)?;
+    Ok(vec![batch, channels / area, rows, columns])
+}
+
+fn space_to_depth(n: &Operands<'_>, block: usize) -> Shape {
+    let [batch, channels, height, width] = image(n)?;
+    let unfit = || {
+        n.error(format!(
+            "blocks of {block} do not fit an image of {height} by {width}"
+        ))
+    };
+    if block == 0 || height % block != 0 || width % block != 0 {
+        return Err(unfit());
+    }
+    let area = block.checked_mul(block).ok_or_else(unfit)?;
+    let channels = channels.checked_mul(area).ok_or_else(unfit)?;
+    Ok(vec![batch, channels, height / block, width / block])
 }

@@ -4,12 +4,13 @@
 
 use super::*;
 use crate::graph::op::*;
-use crate::graph::{Dim, ValueDecl};
+use crate::graph::{ConvTransposeAttrs, Coordinates, Dim, Interpolation, ResizeAttrs, ValueDecl};
 use crate::tensor::ElementType;
 use ndarray::{ArcArray, IxDyn};
 
 mod constants;
 mod properties;
+mod sizes;
 
 /// What a test node reads: a shape alone, or a constant.
 #[derive(Clone)]
@@ -308,7 +309,7 @@ fn elementwise_operators_broadcast_or_refuse() {
         "do not broadcast",
     );
     gives(
-        Op::Sum,
+        Op::Variadic(Variadic::Sum),
         &[shape(&[2, 1]), shape(&[3]), shape(&[4, 1, 1])],
         &[4, 2, 3],
     );
@@ -383,7 +384,8 @@ fn concat_adds_lengths_along_its_axis() {
 
 #[test]
 fn reductions_take_axes_from_attribute_or_input() {
-    let mean = |axes: Option<&[i64]>, keep_dims, noop_with_empty_axes| Op::ReduceMean {
+    let mean = |axes: Option<&[i64]>, keep_dims, noop_with_empty_axes| Op::Reduce {
+        reduction: Reduction::Mean,
         axes: axes.map(<[i64]>::to_vec),
         keep_dims,
         noop_with_empty_axes,

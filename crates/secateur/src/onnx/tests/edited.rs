@@ -3,8 +3,8 @@
 use super::build::{bytes, floats, ints, model, node, value, with};
 use super::message;
 use crate::graph::{
-    Activation, AutoPad, ConvAttrs, Dim, Graph, Node, Op, PoolAttrs, SoftmaxAxis, SpatialPads,
-    ValueDecl,
+    Activation, AutoPad, ConvAttrs, Dim, Graph, Node, Op, PoolAttrs, Reduction, SoftmaxAxis,
+    SpatialPads, ValueDecl,
 };
 use crate::onnx::attributes::make;
 use crate::onnx::proto::{GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto};
@@ -457,7 +457,8 @@ fn forms_that_the_operator_set_lacks_are_errors() {
         min: Some(0.0),
         max: Some(6.0),
     };
-    let pooled = Op::ReduceMean {
+    let pooled = Op::Reduce {
+        reduction: Reduction::Mean,
         axes: Some(vec![2, 3]),
         keep_dims: false,
         noop_with_empty_axes: false,
@@ -556,7 +557,8 @@ fn attributes_left_out_have_the_defaults_of_the_schemas() {
     );
     let last = SoftmaxAxis::Single(-1);
     assert_eq!(unary(13, "LogSoftmax"), Op::LogSoftmax(last));
-    let mean = Op::ReduceMean {
+    let mean = Op::Reduce {
+        reduction: Reduction::Mean,
         axes: None,
         keep_dims: true,
         noop_with_empty_axes: false,

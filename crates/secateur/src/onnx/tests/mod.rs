@@ -3,6 +3,7 @@
 
 mod build;
 mod edited;
+mod newer;
 mod operators;
 mod real;
 mod refused;

@@ -17,11 +17,11 @@ fn message(model: &ModelProto) -> String {
 }
 
 /// The error of a model whose only node is `node`.
-fn of_node(opset: i64, node: NodeProto, initializers: Vec<TensorProto>) -> String {
+pub(super) fn of_node(opset: i64, node: NodeProto, initializers: Vec<TensorProto>) -> String {
     message(&model(opset, vec![node], initializers))
 }
 
-fn assert_says(message: &str, parts: &[&str]) {
+pub(super) fn assert_says(message: &str, parts: &[&str]) {
     for part in parts {
         assert!(message.contains(part), "wanted `{part}` in: {message}");
     }
@@ -112,17 +112,17 @@ fn all_unsupported_operators_are_named_at_once() {
         ..node("Relu", "c", &["b"], &["d"])
     };
     let nodes = vec![
-        node("Exp", "n3", &["x"], &["a"]),
+        node("Det", "n3", &["x"], &["a"]),
         node("Relu", "fine", &["a"], &["b"]),
         custom,
         node("HardSwish", "", &["d"], &["y"]),
     ];
     let message = message(&model(13, nodes, vec![]));
-    let wanted = "node `n3`: operator `Exp` is not supported (and 2 more nodes: `c`: `com.acme.Relu`, `y`: \
+    let wanted = "node `n3`: operator `Det` is not supported (and 2 more nodes: `c`: `com.acme.Relu`, `y`: \
                   `HardSwish in operator set 13`)";
     assert_eq!(message, wanted);
-    let one = of_node(17, node("Exp", "n3", &["x"], &["y"]), vec![]);
-    assert_eq!(one, "node `n3`: operator `Exp` is not supported");
+    let one = of_node(17, node("Det", "n3", &["x"], &["y"]), vec![]);
+    assert_eq!(one, "node `n3`: operator `Det` is not supported");
     let quantised = of_node(17, node("QLinearConv", "q", &["x"], &["y"]), vec![]);
     assert_says(&quantised, &["`q`", "`QLinearConv`", "32-bit float model"]);
     let branch = of_node(17, node("If", "i", &["x"], &["y"]), vec![]);

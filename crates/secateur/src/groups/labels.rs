@@ -164,9 +164,9 @@ impl<'g> Labels<'g> {
                     Err(unknown(node))
                 }
             },
-            Op::PRelu | Op::Arithmetic(_) | Op::Sum => self.elementwise(node),
+            Op::PRelu | Op::Arithmetic(_) | Op::Variadic(_) => self.elementwise(node),
             Op::Concat { axis } => self.concat(node, *axis),
-            Op::MaxPool(_) | Op::AveragePool(_) | Op::GlobalAveragePool => {
+            Op::MaxPool(_) | Op::AveragePool(_) | Op::GlobalAveragePool | Op::GlobalMaxPool => {
                 // The indices of a maximum count positions of all channels.
                 let has_indices = optional_output(node, 1);
                 let channels = self.input(node)?;
@@ -176,7 +176,7 @@ impl<'g> Labels<'g> {
                     Err(unknown(node))
                 }
             }
-            Op::ReduceMean { keep_dims, .. } => self.reduce_mean(node, *keep_dims),
+            Op::Reduce { keep_dims, .. } => self.reduce_mean(node, *keep_dims),
             Op::Flatten { .. } => self.reshape(node),
             Op::Reshape { .. } => self.reshape(node),
             Op::Transpose { perm } => self.transpose(node, perm.as_deref()),
@@ -199,9 +199,22 @@ impl<'g> Labels<'g> {
                     Err(unknown(node))
                 }
             }
-            Op::Lrn { .. } | Op::Shape { .. } | Op::Gather { .. } | Op::ConstantOfShape { .. } => {
-                Err(unknown(node))
-            }
+            // Kept whole: not followed channel by channel yet, or mixing channels.
+            Op::ConvTranspose(_)
+            | Op::LayerNormalization { .. }
+            | Op::InstanceNormalization { .. }
+            | Op::GroupNormalization { .. }
+            | Op::Resize(_)
+            | Op::Upsample { .. }
+            | Op::DepthToSpace { .. }
+            | Op::SpaceToDepth { .. }
+            | Op::Split { .. }
+            | Op::Expand
+            | Op::Where
+            | Op::Lrn { .. }
+            | Op::Shape { .. }
+            | Op::Gather { .. }
+            | Op::ConstantOfShape { .. } => Err(unknown(node)),
         }
     }
 

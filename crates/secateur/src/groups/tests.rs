@@ -3,7 +3,9 @@
 
 use super::*;
 use crate::graph::samples::{Builder, resnet20, vgg16_features};
-use crate::graph::{Activation, Arithmetic, ConvAttrs, Op, SoftmaxAxis, infer_images};
+use crate::graph::{
+    Activation, Arithmetic, ConvAttrs, Op, Reduction, SoftmaxAxis, Variadic, infer_images,
+};
 use crate::tensor::{ElementType, Tensor};
 use ndarray::ArcArray;
 
@@ -250,7 +252,7 @@ fn what_stays_says_why() {
             "a sum with the input",
             Box::new(|b| {
                 b.conv("b", "a", [3, 6, 1, 1], 1);
-                b.node("sum", Op::Sum, &["x", "b"]);
+                b.node("sum", Op::Variadic(Variadic::Sum), &["x", "b"]);
                 b.node("three", Op::Concat { axis: 1 }, &["sum", "sum"])
             }),
             "free",
@@ -298,13 +300,14 @@ fn what_stays_says_why() {
         (
             "a mean over channels",
             Box::new(|b| {
-                let op = Op::ReduceMean {
+                let op = Op::Reduce {
+                    reduction: Reduction::Mean,
                     axes: Some(vec![1]),
                     keep_dims: true,
                     noop_with_empty_axes: false,
                 };
                 b.node("mean", op, &["a"]);
-                b.node("sum", Op::Sum, &["a", "mean"])
+                b.node("sum", Op::Variadic(Variadic::Sum), &["a", "mean"])
             }),
             "its channels reach node `mean` (ReduceMean), which does not treat them one by one",
         ),
@@ -320,7 +323,7 @@ fn what_stays_says_why() {
     let mut b = Builder::new(3);
     b.conv("one", "x", [1, 3, 1, 1], 1);
     b.conv("same", "one", [3, 1, 1, 1], 1);
-    b.node("sum", Op::Sum, &["same", "x"]);
+    b.node("sum", Op::Variadic(Variadic::Sum), &["same", "x"]);
     b.zeros("w", &[4, 3, 1, 1]);
     b.node("w.copy", Op::Identity, &["w"]);
     b.node("odd", Op::Conv(ConvAttrs::default()), &["sum", "w.copy"]);

@@ -5,7 +5,7 @@ use ndarray::{ArcArray, IxDyn};
 use proptest::prelude::*;
 use secateur::graph::{
     Activation, Arithmetic, AutoPad, ConvAttrs, Dim, Graph, Node, Op, PadMode, PoolAttrs,
-    SoftmaxAxis, SpatialPads, ValueDecl,
+    Reduction, SoftmaxAxis, SpatialPads, ValueDecl, Variadic,
 };
 use secateur::tensor::{ElementType, Tensor};
 use std::collections::BTreeMap;
@@ -255,7 +255,7 @@ impl Net {
                 if self.fresh().is_multiple_of(2) {
                     self.arithmetic(Arithmetic::Add, &z, &x);
                 } else {
-                    self.node(Op::Sum, &[&x, &z, &y]);
+                    self.node(Op::Variadic(Variadic::Sum), &[&x, &z, &y]);
                 }
             }
             Step::OptionA => {
@@ -384,7 +384,8 @@ impl Net {
                 c
             }
             Head::Mean => {
-                let op = Op::ReduceMean {
+                let op = Op::Reduce {
+                    reduction: Reduction::Mean,
                     axes: Some(vec![2, 3]),
                     keep_dims: false,
                     noop_with_empty_axes: false,

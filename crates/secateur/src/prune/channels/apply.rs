@@ -215,12 +215,24 @@ impl Edit<'_> {
             | Op::PRelu
             | Op::Clip { .. }
             | Op::Arithmetic(_)
-            | Op::Sum
+            | Op::Variadic(_)
             | Op::Concat { .. }
             | Op::MaxPool(_)
             | Op::AveragePool(_)
             | Op::GlobalAveragePool
-            | Op::ReduceMean { .. }
+            | Op::GlobalMaxPool
+            | Op::Reduce { .. }
+            | Op::ConvTranspose(_)
+            | Op::LayerNormalization { .. }
+            | Op::InstanceNormalization { .. }
+            | Op::GroupNormalization { .. }
+            | Op::Resize(_)
+            | Op::Upsample { .. }
+            | Op::DepthToSpace { .. }
+            | Op::SpaceToDepth { .. }
+            | Op::Split { .. }
+            | Op::Expand
+            | Op::Where
             | Op::Flatten { .. }
             | Op::Transpose { .. }
             | Op::Squeeze { .. }

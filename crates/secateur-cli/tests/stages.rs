@@ -377,3 +377,33 @@ fn saved_settings_hold_the_flags() {
     assert_eq!(saved["prune"]["window-steps"].as_integer(), Some(3));
     assert_eq!(saved["prune"]["targets"][0].as_str(), Some("params=60%"));
 }
+
+#[test]
+fn channels_and_directions_are_cut_from_one_budget() {
+    for (remove, kinds) in [
+        ("channels", &["channels"][..]),
+        ("double", &["channels", "directions"]),
+    ] {
+        let place = with_model();
+        let mut arguments = compress();
+        arguments.extend(["--remove", remove, "--statistics-images", "96"]);
+        let report = object(&place, &arguments);
+        assert_eq!(report["goal_met"], true, "{remove}");
+        assert!(report["after"]["macs"].as_u64() < report["before"]["macs"].as_u64());
+        let rounds = report["rounds"].as_array().unwrap();
+        for round in &rounds[1..] {
+            let kind = round["kind"].as_str().unwrap();
+            assert!(kinds.contains(&kind), "{remove}: {kind}");
+        }
+        // The file that is written is the network that was judged: `compress` compares them in another
+        // runtime, and says what the comparison found.
+        assert_eq!(report["verify"]["top1_agreement"], 1.0);
+        assert!(place.path().join("run/channels.json").exists());
+        let first = std::fs::read(place.path().join("out.onnx")).unwrap();
+        std::fs::remove_file(place.path().join("out.onnx")).unwrap();
+        arguments.push("--resume");
+        place.succeed(&arguments);
+        let again = std::fs::read(place.path().join("out.onnx")).unwrap();
+        assert!(again == first, "{remove}: the bytes differ");
+    }
+}

@@ -3,7 +3,7 @@
 
 use super::PipelineError;
 use super::score::Scoring;
-use super::stages::source;
+use super::stages::{light_with, source};
 use crate::decompose::{Basis, DecomposeError, Directions, OutputMoments, directions};
 use crate::graph::{FactoredLayer, Graph, factored_layers};
 use crate::importance::{Score, Scores, score};
@@ -52,7 +52,7 @@ impl Scoring<'_> {
         let outputs: Vec<String> = layers.iter().map(|layer| layer.output.clone()).collect();
         let moments = output_moments(
             self.engine,
-            graph,
+            &light_with(graph, &outputs)?,
             self.logits,
             &outputs,
             &source(self.prepared, self.settings),

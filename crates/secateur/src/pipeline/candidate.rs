@@ -5,9 +5,9 @@ use super::PipelineError;
 use super::basis::Ranked;
 use super::rounds::{Context, scoring};
 use super::settings::Removal;
-use super::stages::source;
+use super::stages::{light, source};
 use crate::data::Split;
-use crate::graph::{Graph, factored_layers};
+use crate::graph::{Graph, Op, factored_layers};
 use crate::progress::Silent;
 use crate::prune::channels::ChannelPlan;
 use crate::prune::{Goal, LayerPlan, PruningPlan, apply};
@@ -78,16 +78,18 @@ pub(super) fn best_cut(
     for candidate in candidates {
         let source = source(context.prepared, context.settings);
         let (engine, logits) = (context.engine, context.logits);
-        let found = accuracy(
-            engine,
-            &candidate.graph,
-            logits,
-            &source,
-            Split::Val,
-            &Silent,
-        )?;
+        let graph = light(&candidate.graph)?;
+        let found = accuracy(engine, &graph, logits, &source, Split::Val, &Silent)?;
         judged.push((found.loss, candidate));
     }
+    let text = |(loss, candidate): &(f64, Candidate)| {
+        let kind = candidate.kind.name();
+        format!("loss {loss:.4} without {kind}")
+    };
+    let found: Vec<String> = judged.iter().map(text).collect();
+    context
+        .progress
+        .note(&format!("validation: {}", found.join(", ")));
     let best = judged.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
     Ok(best.map(|(_, candidate)| candidate))
 }
@@ -99,15 +101,27 @@ fn carried(
     kept: &KeptChannels,
 ) -> Result<Graph, PipelineError> {
     let settings = context.settings;
-    Ok(carry_batch_norm(
+    let carried = carry_batch_norm(
         context.engine,
-        before,
-        after,
+        &light(before)?,
+        &light(after)?,
         kept,
         &source(context.prepared, settings),
         settings.prune.batch_norm_images,
         settings.seed,
-    )?)
+    )?;
+    let mut result = after.clone();
+    for node in &after.nodes {
+        let Op::BatchNormalization { .. } = node.op else {
+            continue;
+        };
+        for name in node.inputs.iter().skip(3) {
+            if let Some(array) = carried.initializers.get(name) {
+                result.initializers.insert(name.clone(), array.clone());
+            }
+        }
+    }
+    Ok(result)
 }
 
 /// `done` and the ranks that fell because a layer has fewer channels than directions now.

@@ -4,7 +4,7 @@
 use super::PipelineError;
 use super::choose::{exported_size, is_within};
 use super::score::Scoring;
-use super::stages::{shapes, source};
+use super::stages::{light_with, shapes, source};
 use crate::decompose::cap_ranks;
 use crate::graph::{Graph, Inferred, Op, Size, factored_layers};
 use crate::groups::{ChannelGroups, Removed, Role, discover};
@@ -43,7 +43,7 @@ impl Scoring<'_> {
         let settings = &self.settings.prune;
         let moments = output_moments(
             self.engine,
-            graph,
+            &light_with(graph, &values)?,
             self.logits,
             &values,
             &source(self.prepared, self.settings),

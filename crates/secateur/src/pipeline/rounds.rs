@@ -5,7 +5,7 @@ use super::basis::{Ranked, RankedState};
 use super::candidate::{Candidate, Next, best_cut};
 use super::choose::{Choice, File, exported_size, is_within, removes_nothing};
 use super::score::Scoring;
-use super::stages::{fit_config, source};
+use super::stages::{fit_config, light, source};
 use super::{PipelineError, Prepared, Removal, Run, Settings, Target};
 use crate::cost;
 use crate::data::Split;
@@ -383,7 +383,7 @@ pub(super) fn scoring<'c>(context: &Context<'c>) -> Scoring<'c> {
 fn judge(context: &Context<'_>, graph: &Graph, round: &mut Round) -> Result<(), PipelineError> {
     let found = accuracy(
         context.engine,
-        graph,
+        &light(graph)?,
         context.logits,
         &source(context.prepared, context.settings),
         Split::Val,
@@ -417,10 +417,7 @@ fn note_round(context: &Context<'_>, round: &Round) {
         "round {}, {}: parameters {:.1} %, MACs {:.1} %, validation top-1 {:.2} % after the cut, \
          {:.2} % after training ({})",
         round.round,
-        match round.kind {
-            Some(CutKind::Channels) => "channels",
-            Some(CutKind::Directions) | None => "directions",
-        },
+        round.kind.map_or("", CutKind::name),
         share(round.size.params, context.original.params),
         share(round.size.macs, context.original.macs),
         100.0 * round.val_top1_cut,

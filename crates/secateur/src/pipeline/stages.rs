@@ -4,6 +4,7 @@ use super::{PipelineError, Prepared, Settings};
 use crate::data::Augment;
 use crate::decompose::{DecomposeConfig, OutputScale};
 use crate::exec::{BatchNormMode, Engine};
+use crate::fold::{FoldConfig, fold};
 use crate::graph::{Graph, infer_images};
 use crate::importance::Score;
 use crate::progress::Progress;
@@ -14,6 +15,7 @@ use crate::train::{
 use crate::transfer::{
     Ending, HeadChoice, InsertBatchNorm, TransferConfig, TransferSummary, ending, transfer,
 };
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 // Peak learning rates of Adam, chosen on validation: all weights of a pre-trained network want
@@ -119,6 +121,29 @@ pub(super) fn transfer_epochs(settings: &Settings, fits: bool) -> u64 {
         .transfer
         .epochs
         .unwrap_or(if fits { 0 } else { NEW_HEAD_EPOCHS })
+}
+
+/// `graph` as it would be exported: what only runs forward is faster in it, as layers that are not
+/// smaller as two factors are one again.
+pub(super) fn light(graph: &Graph) -> Result<Graph, PipelineError> {
+    Ok(fold(graph, &FoldConfig::default())?.0)
+}
+
+/// [`light`], where all of `values` are still made in it: output scales fold away, and the values before
+/// them. Else `graph`.
+pub(super) fn light_with(graph: &Graph, values: &[String]) -> Result<Graph, PipelineError> {
+    let light = light(graph)?;
+    let mut made = light
+        .inputs
+        .iter()
+        .map(|input| &input.name)
+        .collect::<BTreeSet<_>>();
+    made.extend(light.nodes.iter().flat_map(|node| &node.outputs));
+    if values.iter().all(|value| made.contains(value)) {
+        Ok(light)
+    } else {
+        Ok(graph.clone())
+    }
 }
 
 /// The batches of a prepared data set.

@@ -136,6 +136,17 @@ pub enum CutKind {
     Channels,
 }
 
+impl CutKind {
+    /// What goes.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Directions => "directions",
+            Self::Channels => "channels",
+        }
+    }
+}
+
 /// The result of `compress`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompressReport {

@@ -114,12 +114,7 @@ impl CompressReport {
             };
             table.push([
                 round.round.to_string(),
-                match round.kind {
-                    None => "-",
-                    Some(CutKind::Directions) => "directions",
-                    Some(CutKind::Channels) => "channels",
-                }
-                .to_owned(),
+                round.kind.map_or("-", CutKind::name).to_owned(),
                 if round.round == 0 {
                     "-".to_owned()
                 } else {

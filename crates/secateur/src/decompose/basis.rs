@@ -227,7 +227,7 @@ mod tests {
             let mixing = random((n, n));
             let mut patch = random((samples, n)).dot(&mixing) + &random((1, n));
             let matrix = random((n, group_co));
-            let made = patch.dot(&matrix) + &bias.slice(s![k * group_co..(k + 1) * group_co]);
+            let made = patch.dot(&matrix) + bias.slice(s![k * group_co..(k + 1) * group_co]);
             outputs
                 .slice_mut(s![.., k * group_co..(k + 1) * group_co])
                 .assign(&made);

@@ -3,7 +3,7 @@
 //! The other half of double pruning (method, section 6). The groups are those of
 //! [`groups::discover`](crate::groups::discover). [`apply`] removes the slices of every
 //! initializer that belong to a removed channel; [`zero`] sets to 0 the weights that read it, and
-//! changes no shape: both compute the same. [`cost`] says what is left before anything is cut.
+//! changes no shape: both compute the same. [`cost()`] says what is left before anything is cut.
 //! [`repair`] lets the kept inputs of a layer stand in for the removed ones.
 
 mod apply;

@@ -12,14 +12,14 @@ use secateur::data::Split;
 use secateur::decompose::{Basis, DecomposeConfig, OutputScale, convolutions, directions};
 use secateur::exec::{BatchNormMode, Engine, NativeEngine, Request};
 use secateur::fold::{FoldConfig, fold};
-use secateur::graph::{Graph, Size, factored_layers, infer_images};
+use secateur::graph::{FactoredKind, Graph, Size, factored_layers, infer_images};
 use secateur::importance::{Score, Scores, TaylorWindow, score};
 use secateur::pipeline::{DataSettings, Prepared, prepare};
 use secateur::progress::Silent;
 use secateur::prune::{Candidate, Goal, Per, SelectConfig, apply, compensate, select};
 use secateur::train::{
-    Curvature, KeptChannels, MomentsConfig, Source, carry_batch_norm, cross_entropy,
-    output_moments, training_batches,
+    ChannelAxis, Curvature, KeptChannels, MomentsConfig, Source, Wanted, carry_batch_norm,
+    cross_entropy, output_moments, training_batches,
 };
 use secateur::transfer::{Ending, ending};
 use serde::de::DeserializeOwned;
@@ -119,7 +119,16 @@ fn main() -> Result<()> {
                     curvature: parse::<Curvature>(loss)?,
                     seed: 0,
                 };
-                let values: Vec<String> = layers.iter().map(|layer| layer.output.clone()).collect();
+                let values: Vec<Wanted> = layers
+                    .iter()
+                    .map(|layer| Wanted {
+                        value: layer.output.clone(),
+                        channels: match layer.kind {
+                            FactoredKind::Convolution => ChannelAxis::Second,
+                            FactoredKind::Dense => ChannelAxis::Last,
+                        },
+                    })
+                    .collect();
                 let found = output_moments(
                     &engine,
                     &graph,
@@ -133,14 +142,8 @@ fn main() -> Result<()> {
             }
             for layer in &layers {
                 let weight = layer.matrices(&factored).ok_or("no matrices")?.product();
-                let bias = layer.bias.as_ref().and_then(|name| {
-                    let bias = factored.initializers.get(name)?.as_floats()?;
-                    Some(
-                        bias.iter()
-                            .map(|&value| f64::from(value))
-                            .collect::<ndarray::Array1<f64>>(),
-                    )
-                });
+                let bias = layer.bias_values(&factored).flatten();
+                let bias = bias.map(ndarray::Array1::from);
                 let bias = bias.as_ref().map(|bias| bias.view());
                 let known = &moments[loss][&layer.output];
                 let found = directions(wanted, weight.view(), bias, known, layer.rank)

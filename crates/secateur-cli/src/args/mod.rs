@@ -195,8 +195,8 @@ pub struct DecomposeArgs {
 
 /// Removes the basis directions of a factored network that matter least, in one cut
 ///
-/// Trains the scaling factors for one window of steps while gathering Taylor scores, cuts to the targets,
-/// and re-estimates batch norm. Or, with `--plan`, repeats a stored cut without data. The result stays
+/// Gathers statistics of training images (with `--score taylor`: trains the scaling factors for a window of
+/// steps), cuts to the targets, and carries batch norm over. Or, with `--plan`, repeats a stored cut without data. The result stays
 /// factored: `fold` makes the smaller file. For an accuracy target use `compress`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \

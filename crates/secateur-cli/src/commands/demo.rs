@@ -58,7 +58,6 @@ fn settings() -> Settings {
     settings.transfer.trainable = Trainable::All;
     settings.transfer.epochs = Some(5);
     settings.transfer.lr = Some(0.001);
-    settings.prune.window_steps = Some(20);
     settings.prune.lr = 0.0003;
     settings.prune.finetune_epochs = 2;
     settings

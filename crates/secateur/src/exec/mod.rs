@@ -43,13 +43,16 @@ pub enum Of {
     Gradient,
 }
 
-/// What a tap keeps. Axis 1 is the channel; images are axis 0; the rest are positions.
+/// What a tap keeps. Images are axis 0, and axis 1 is the channel where nothing else is said; the rest
+/// are positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Keep {
     /// Per channel, the sum and the sum of squares.
     Moments,
     /// The sums over images and positions of `v` and of `v v^T` `[channels, channels]`.
     SecondMoment,
+    /// The same where the channels are the last axis, as dense layers over positions have them.
+    LastSecondMoment,
 }
 
 /// A request for running statistics of a named value.

@@ -4,8 +4,7 @@
 //! on the number of threads.
 
 use super::Keep;
-use crate::tensor::Floats;
-use ndarray::{Array2, ArrayView3, s};
+use ndarray::{Array2, ArrayView3, ArrayViewD, s};
 use rayon::prelude::*;
 
 /// What a tap has gathered, in `f64`.
@@ -22,7 +21,7 @@ pub enum Statistic {
         /// Sum of squares per channel.
         sum_of_squares: Vec<f64>,
     },
-    /// For [`Keep::SecondMoment`].
+    /// For [`Keep::SecondMoment`] and [`Keep::LastSecondMoment`].
     SecondMoment {
         /// Images seen.
         images: u64,
@@ -52,7 +51,7 @@ impl Statistic {
                 sum: vec![0.0; channels],
                 sum_of_squares: vec![0.0; channels],
             },
-            Keep::SecondMoment => Self::SecondMoment {
+            Keep::SecondMoment | Keep::LastSecondMoment => Self::SecondMoment {
                 images: 0,
                 count: 0,
                 sum: vec![0.0; channels],
@@ -69,7 +68,7 @@ impl Statistic {
     }
 
     /// Adds a batch `[images, channels, ...]` with as many channels as this statistic has.
-    pub(super) fn fold(&mut self, batch: &Floats) {
+    pub(super) fn fold(&mut self, batch: ArrayViewD<'_, f32>) {
         let [n_images, n_channels] = [batch.shape()[0], batch.shape()[1]];
         let n_positions: usize = batch.shape()[2..].iter().product();
         let batch = batch.as_standard_layout();
@@ -161,6 +160,7 @@ fn second_moment(batch: ArrayView3<'_, f32>) -> Array2<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::Floats;
     use ndarray::{Array, IxDyn};
 
     /// A batch whose values are known small integers, so that all sums are exact.
@@ -176,8 +176,8 @@ mod tests {
     fn moments_are_sums_over_images_and_positions() {
         let batch = batch(&[3, 2, 2, 2]);
         let mut statistic = Statistic::new(Keep::Moments, 2);
-        statistic.fold(&batch);
-        statistic.fold(&batch);
+        statistic.fold(batch.view());
+        statistic.fold(batch.view());
         let (mut want_sum, mut want_squares) = (vec![0.0; 2], vec![0.0; 2]);
         for (index, &value) in batch.indexed_iter() {
             want_sum[index[1]] += 2.0 * f64::from(value);
@@ -216,7 +216,7 @@ mod tests {
                 }
             }
             let mut statistic = Statistic::new(Keep::SecondMoment, channels);
-            statistic.fold(&batch);
+            statistic.fold(batch.view());
             let count = (shape[0] * positions) as u64;
             let want = Statistic::SecondMoment {
                 images: shape[0] as u64,

@@ -1,6 +1,6 @@
 //! The taps of a session and what they have gathered.
 
-use super::{ExecError, Of, Statistic, Tap};
+use super::{ExecError, Keep, Of, Statistic, Tap};
 use crate::tensor::Floats;
 use std::collections::BTreeMap;
 
@@ -46,7 +46,11 @@ impl Taps {
                     problem: format!("rank {rank}, but images and channels are two axes"),
                 });
             }
-            let channels = array.shape()[1];
+            let mut view = array.view();
+            if tap.keep == Keep::LastSecondMoment {
+                view.swap_axes(1, array.ndim() - 1);
+            }
+            let channels = view.shape()[1];
             let statistic = self
                 .statistics
                 .entry(tap.clone())
@@ -57,7 +61,7 @@ impl Taps {
                     problem: format!("{channels} channels after {}", statistic.channels()),
                 });
             }
-            statistic.fold(array);
+            statistic.fold(view);
         }
         Ok(())
     }
@@ -68,5 +72,34 @@ impl Taps {
 
     pub(super) fn take_statistics(&mut self) -> BTreeMap<Tap, Statistic> {
         std::mem::take(&mut self.statistics)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::Keep;
+    use super::*;
+    use ndarray::{ArcArray, IxDyn};
+
+    #[test]
+    fn channels_on_the_last_axis_are_moved_to_the_second() {
+        let last: Floats =
+            ArcArray::from_shape_fn(IxDyn(&[2, 5, 3]), |i| (i[0] + 2 * i[1] * i[2]) as f32);
+        let mut second = last.clone();
+        second.swap_axes(1, 2);
+        let moments = |array: &Floats, keep| {
+            let tap = Tap {
+                value: "x".to_owned(),
+                of: Of::Activation,
+                keep,
+            };
+            let mut taps = Taps::new(std::slice::from_ref(&tap));
+            taps.fold("x", Of::Activation, array).unwrap();
+            taps.statistics()[&tap].clone()
+        };
+        let found = moments(&last, Keep::LastSecondMoment);
+        assert_eq!(found.channels(), 3);
+        assert_eq!(found, moments(&second, Keep::SecondMoment));
     }
 }

@@ -229,6 +229,27 @@ impl FactoredLayer {
         )
     }
 
+    /// What the projection adds to its output, `[co]`: the stored bias, times `beta` in a `Gemm`, a
+    /// single value repeated. `Some(None)` where there is none, `None` where it is not stored or has
+    /// another length.
+    #[must_use]
+    pub fn bias_values(&self, graph: &Graph) -> Option<Option<Vec<f64>>> {
+        let Some(name) = &self.bias else {
+            return Some(None);
+        };
+        let beta = match graph.node(&self.projection)?.op {
+            Op::Gemm { beta, .. } => f64::from(beta),
+            _ => 1.0,
+        };
+        let stored = graph.initializers.get(name)?.as_floats()?;
+        let values = stored.iter().map(|&value| beta * f64::from(value));
+        match stored.len() {
+            1 => Some(Some(vec![values.sum(); self.shape.co])),
+            length if length == self.shape.co => Some(Some(values.collect())),
+            _ => None,
+        }
+    }
+
     /// The layer's matrices, or `None` where `graph` is not the one in which it was found.
     #[must_use]
     pub fn matrices(&self, graph: &Graph) -> Option<FactorMatrices> {

@@ -109,9 +109,18 @@ pub fn removal_order(mut readers: Vec<Reader>, sizes: &[usize], saved: &[f64]) -
             .enumerate()
             .filter_map(|(group, best)| best.map(|(cost, channel)| (cost, group, channel)))
             .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        let Some((_, group, channel)) = next else {
+        let Some((cost, group, _)) = next else {
             return order;
         };
+        // A removal in another group may have raised what is read together: costs only grow, so the
+        // cheapest one is certain once its own is up to date.
+        best[group] = cheapest(group, &left[group], &readers);
+        let Some((now, channel)) = best[group] else {
+            continue;
+        };
+        if now > cost {
+            continue;
+        }
         left[group][channel] = false;
         for &(reader, index) in &places[group][channel] {
             readers[reader].remove(index);
@@ -160,6 +169,20 @@ mod tests {
         // Alone, it is all there is.
         reader.remove(1);
         assert!((reader.cost(0) - 3.0 * 4.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn of_two_equal_channels_in_two_groups_one_stays() {
+        // Both groups are read together: a0 and b0 are nearly equal, a1 and b1 are on their own.
+        let channels = [(0, 0), (0, 1), (1, 0), (1, 1)]
+            .map(|(group, channel)| Some(ChannelId { group, channel }));
+        let mut second = Array2::eye(4);
+        (second[[0, 2]], second[[2, 0]]) = (0.999, 0.999);
+        let curvature = array![1.0, 0.5, 1.0, 0.5];
+        let reader = Reader::new(&channels, &second, curvature.view(), 0.0).unwrap();
+        let order = removal_order(vec![reader], &[2, 2], &[1.0, 1.0]);
+        let order: Vec<_> = order.iter().map(|id| (id.group, id.channel)).collect();
+        assert_eq!(order, [(0, 0), (1, 1)]);
     }
 
     #[test]

@@ -5,11 +5,10 @@ use super::PipelineError;
 use super::score::Scoring;
 use super::stages::{light_with, source};
 use crate::decompose::{Basis, DecomposeError, Directions, OutputMoments, directions};
-use crate::graph::{FactoredLayer, Graph, factored_layers};
+use crate::graph::{FactoredKind, FactoredLayer, Graph, Op, Uses, factored_layers};
 use crate::importance::{Score, Scores, score};
 use crate::prune::{PruningPlan, compensate};
-use crate::tensor::Tensor;
-use crate::train::{MomentsConfig, output_moments};
+use crate::train::{ChannelAxis, MomentsConfig, Wanted, output_moments};
 use ndarray::Array1;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -26,8 +25,8 @@ pub(super) struct Ranked {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct RankedState {
     pub scores: Scores,
-    /// By layer, the mean of each basis activation. Layers without a bias have none: batch norm
-    /// follows them, and takes the mean over.
+    /// By layer, the mean of each basis activation. Layers that batch norm follows have none: it takes
+    /// the mean over.
     means: BTreeMap<String, Vec<f64>>,
 }
 
@@ -50,11 +49,12 @@ impl Scoring<'_> {
             return Ok(Ranked { graph, state });
         }
         let outputs: Vec<String> = layers.iter().map(|layer| layer.output.clone()).collect();
+        let wanted: Vec<Wanted> = layers.iter().map(wanted).collect();
         let moments = output_moments(
             self.engine,
             &light_with(graph, &outputs)?,
             self.logits,
-            &outputs,
+            &wanted,
             &source(self.prepared, self.settings),
             &MomentsConfig {
                 images: settings.statistics_images,
@@ -78,6 +78,7 @@ impl Scoring<'_> {
             })
             .collect();
         self.progress.end();
+        let uses = Uses::of(graph);
         let mut ranked = Ranked {
             graph: graph.clone(),
             state: RankedState::default(),
@@ -92,12 +93,34 @@ impl Scoring<'_> {
                 return Err(DecomposeError::NoBasis { node }.into());
             }
             ranked.state.scores.insert(layer.name.clone(), scores);
-            if layer.bias.is_some() {
+            let is_known = layer.bias_values(graph).is_some();
+            if is_known && !feeds_batch_norm(graph, &uses, &layer.output) {
                 let means = found.means.iter().copied().collect();
                 ranked.state.means.insert(layer.name.clone(), means);
             }
         }
         Ok(ranked)
+    }
+}
+
+/// Whether every reader of the value is a batch norm.
+fn feeds_batch_norm(graph: &Graph, uses: &Uses<'_>, value: &str) -> bool {
+    let readers = uses.readers(value);
+    let is_norm = |&reader: &usize| {
+        let op = graph.nodes.get(reader).map(|node| &node.op);
+        matches!(op, Some(Op::BatchNormalization { .. }))
+    };
+    !readers.is_empty() && readers.iter().all(is_norm)
+}
+
+/// The layer's output and where its channels are.
+fn wanted(layer: &FactoredLayer) -> Wanted {
+    Wanted {
+        value: layer.output.clone(),
+        channels: match layer.kind {
+            FactoredKind::Convolution => ChannelAxis::Second,
+            FactoredKind::Dense => ChannelAxis::Last,
+        },
     }
 }
 
@@ -108,12 +131,7 @@ fn layer_directions(
     moments: &OutputMoments,
 ) -> Option<Directions> {
     let weight = layer.matrices(graph)?.product();
-    let bias: Option<Array1<f64>> = layer
-        .bias
-        .as_ref()
-        .and_then(|name| graph.initializers.get(name).and_then(Tensor::as_floats))
-        .map(|bias| bias.iter().map(|&value| f64::from(value)).collect());
-    let bias = bias.filter(|bias| bias.len() == layer.shape.co);
+    let bias = layer.bias_values(graph).flatten().map(Array1::from);
     let bias = bias.as_ref().map(|bias| bias.view());
     directions(basis, weight.view(), bias, moments, layer.rank)
 }

@@ -3,6 +3,7 @@
 
 use super::PipelineError;
 use super::basis::Ranked;
+use super::choose::is_within;
 use super::rounds::{Context, scoring};
 use super::settings::Removal;
 use super::stages::{light, source};
@@ -30,8 +31,11 @@ pub(super) struct Candidate {
 pub(super) struct Next {
     /// The cut of directions, where one can go that far.
     pub plan: Option<PruningPlan>,
-    /// The size to come to.
+    /// The size to come to in this round.
     pub goal: Goal,
+    /// The sizes that all targets ask for; where all of them hold, no more goes. None where there is no
+    /// such target.
+    pub targets: Vec<Goal>,
 }
 
 /// The cut of `graph` that loses least: of directions, of channels, or of both the one with the lower
@@ -62,7 +66,12 @@ pub(super) fn best_cut(
     }
     if let Removal::Channels | Removal::Double = removes {
         let per = context.settings.prune.per;
-        if let Some(cut) = scoring(context).cut_channels(graph, next.goal, per)? {
+        let is_enough = |size| {
+            let of_all = !next.targets.is_empty()
+                && next.targets.iter().all(|target| is_within(size, target));
+            of_all || is_within(size, &next.goal)
+        };
+        if let Some(cut) = scoring(context).cut_channels(graph, &is_enough, per)? {
             candidates.push(Candidate {
                 kind: CutKind::Channels,
                 graph: carried(context, graph, &cut.graph, &cut.kept)?,

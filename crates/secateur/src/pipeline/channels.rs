@@ -2,17 +2,17 @@
 //! (docs/method.md, section 6).
 
 use super::PipelineError;
-use super::choose::{exported_size, is_within};
+use super::choose::exported_size;
 use super::score::Scoring;
 use super::stages::{light_with, shapes, source};
 use crate::decompose::cap_ranks;
 use crate::graph::{Graph, Inferred, Op, Size, factored_layers};
-use crate::groups::{ChannelGroups, Removed, Role, discover};
+use crate::groups::{ChannelGroups, ChannelId, Removed, Role, discover};
 use crate::importance::{Reader, removal_order};
+use crate::prune::Per;
 use crate::prune::channels::{self, ChannelPlan, RepairConfig};
-use crate::prune::{Goal, Per};
-use crate::train::{KeptChannels, MomentsConfig, output_moments};
-use std::collections::BTreeMap;
+use crate::train::{ChannelAxis, KeptChannels, MomentsConfig, Wanted, output_moments};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A network that has lost channels.
 #[derive(Clone, Debug)]
@@ -27,25 +27,34 @@ pub(super) struct ChannelCut {
 /// hardly vary would make them singular.
 const RIDGE: f64 = 1e-4;
 
+/// Channels of a value beyond which its second moment is not gathered (half a gigabyte with its inverse):
+/// what such a value is made of stays. A flattened map of many positions is one.
+const MAX_READ: usize = 4608;
+
 impl Scoring<'_> {
-    /// Removes the channels that lose least for what they save in the unit `per`, until the network as
-    /// exported is within `goal`. `None` where too few channels can go.
+    /// Removes the channels that lose least for what they save in the unit `per`, until `is_enough` of
+    /// the network as exported, or all that can go where that is too little. `None` where nothing can.
     pub(super) fn cut_channels(
         &self,
         graph: &Graph,
-        goal: Goal,
+        is_enough: &dyn Fn(Size) -> bool,
         per: Per,
     ) -> Result<Option<ChannelCut>, PipelineError> {
         let inferred = shapes(graph, self.prepared)?;
         let groups = discover(graph, &inferred);
         let reads = reads(graph, &groups);
         let values: Vec<String> = reads.values().cloned().collect();
+        let wanted: BTreeSet<Wanted> = values
+            .iter()
+            .filter_map(|value| wanted(value, &groups, &inferred))
+            .collect();
+        let wanted: Vec<Wanted> = wanted.into_iter().collect();
         let settings = &self.settings.prune;
         let moments = output_moments(
             self.engine,
             &light_with(graph, &values)?,
             self.logits,
-            &values,
+            &wanted,
             &source(self.prepared, self.settings),
             &MomentsConfig {
                 images: settings.statistics_images,
@@ -54,7 +63,7 @@ impl Scoring<'_> {
             },
             self.progress,
         )?;
-        let mut readers = Vec::new();
+        let (mut readers, mut measured) = (Vec::new(), BTreeSet::new());
         let mut seconds = BTreeMap::new();
         for (value, known) in &moments {
             let mean = known.mean.view().insert_axis(ndarray::Axis(1));
@@ -64,9 +73,21 @@ impl Scoring<'_> {
                     Reader::new(&axis.channels, &second, known.gradient.diag(), RIDGE)
             {
                 readers.push(reader);
+                measured.insert(value);
+                seconds.insert(value.clone(), second);
             }
-            seconds.insert(value.clone(), second);
         }
+        let exclude = match &settings.exclude {
+            Some(pattern) => Some(regex::Regex::new(pattern)?),
+            None => None,
+        };
+        let is_excluded = |node: &str| {
+            let layer = node
+                .strip_suffix(".basis")
+                .or_else(|| node.strip_suffix(".projection"));
+            let exclude = exclude.as_ref();
+            exclude.is_some_and(|exclude| exclude.is_match(layer.unwrap_or(node)))
+        };
         let saved: Vec<f64> = saved(graph, &groups, &inferred)
             .iter()
             .map(|size| match per {
@@ -74,9 +95,17 @@ impl Scoring<'_> {
                 Per::Mac => size.macs as f64,
                 Per::Direction => 1.0,
             })
+            .zip(&groups.groups)
+            .map(|(saved, group)| {
+                // A group that is excluded, or read where nothing is known, saves nothing: it stays.
+                let is_known = |node: &str| reads.get(node).is_some_and(|v| measured.contains(v));
+                let stays = group.nodes(Role::Consumes).any(|node| !is_known(node))
+                    || group.members.iter().any(|member| is_excluded(&member.node));
+                if stays { 0.0 } else { saved }
+            })
             .collect();
         let sizes: Vec<usize> = groups.groups.iter().map(|group| group.channels).collect();
-        let order = removal_order(readers, &sizes, &saved);
+        let order = without_emptying(&groups, removal_order(readers, &sizes, &saved));
 
         // The size falls with every channel, so the shortest sufficient run is found by halving.
         let removed = |n: usize| {
@@ -89,12 +118,13 @@ impl Scoring<'_> {
             exported_size(&channels::apply(graph, &inferred, &plan)?, self.prepared)
         };
         let (mut too_few, mut enough) = (0, order.len());
-        if enough == 0 || !is_within(size(enough)?, &goal) {
+        if order.is_empty() {
             return Ok(None);
         }
-        while enough - too_few > 1 {
+        let reachable = is_enough(size(enough)?);
+        while reachable && enough - too_few > 1 {
             let middle = usize::midpoint(too_few, enough);
-            if is_within(size(middle)?, &goal) {
+            if is_enough(size(middle)?) {
                 enough = middle;
             } else {
                 too_few = middle;
@@ -118,6 +148,27 @@ impl Scoring<'_> {
     }
 }
 
+/// `order` without the channels whose removal would leave nothing of a value: a group can be spread
+/// over several.
+fn without_emptying(groups: &ChannelGroups, order: Vec<ChannelId>) -> Vec<ChannelId> {
+    let mut removed = Removed::nothing(groups);
+    order.iter().for_each(|&id| removed.insert(id));
+    if groups.emptied(&removed).is_none() {
+        return order;
+    }
+    removed = Removed::nothing(groups);
+    let mut result = Vec::new();
+    for id in order {
+        let mut with = removed.clone();
+        with.insert(id);
+        if groups.emptied(&with).is_none() {
+            removed = with;
+            result.push(id);
+        }
+    }
+    result
+}
+
 /// By layer that reads channels of a group, the value that it reads.
 fn reads(graph: &Graph, groups: &ChannelGroups) -> BTreeMap<String, String> {
     let consumers = groups
@@ -131,6 +182,25 @@ fn reads(graph: &Graph, groups: &ChannelGroups) -> BTreeMap<String, String> {
             Some((name.to_owned(), value.clone()))
         })
         .collect()
+}
+
+/// The value and where its channels are; `None` where they are on neither axis that is measured.
+fn wanted(value: &str, groups: &ChannelGroups, inferred: &Inferred) -> Option<Wanted> {
+    let found = groups.value(value)?;
+    if found.channels.len() > MAX_READ {
+        return None;
+    }
+    let axis = found.axis;
+    let rank = inferred.shapes.get(value)?.len();
+    let channels = match axis {
+        1 => ChannelAxis::Second,
+        axis if axis + 1 == rank => ChannelAxis::Last,
+        _ => return None,
+    };
+    Some(Wanted {
+        value: value.to_owned(),
+        channels,
+    })
 }
 
 /// What removing one channel of each group saves now.

@@ -68,7 +68,9 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         return Err(PipelineError::NoTestImages);
     }
     let key = RunKey::of(job.model, &model, &prepared, settings)?;
-    reject_infeasible(&model.graph, &prepared, settings)?;
+    if settings.prune.removes == Removal::Basis {
+        reject_infeasible(&model.graph, &prepared, settings)?;
+    }
     let run = Run::open(job.run, &key, job.resume)?;
     run.write_json("splits.json", &prepared.members())?;
 
@@ -109,7 +111,8 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let (decomposed, ()) = clock.time("statistics", || {
         run.stage("decompose", &model, || {
             let (graph, _) = convolutions(&transferred, &config, progress)?;
-            if factored_layers(&graph).is_empty() {
+            let removes = settings.prune.removes;
+            if factored_layers(&graph).is_empty() && removes == Removal::Basis {
                 return Err(PipelineError::NothingToPrune);
             }
             Ok((graph, ()))
@@ -165,7 +168,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         acc_drop_pp: 100.0 * (before.top1 - after.top1),
         standard_error_pp: 100.0 * after_top1.standard_error,
         targets,
-        layers: layer_results(&summary, &folded),
+        layers: layer_results(&summary, &folded, &small_cost),
         val_top1_before: state.val.top1,
         n_val: state.val.n,
         rounds: pruned.rounds,
@@ -310,12 +313,20 @@ fn judge(
     targets.iter().map(result).collect()
 }
 
-fn layer_results(summary: &DecomposeSummary, folded: &FoldSummary) -> Vec<LayerResult> {
+fn layer_results(
+    summary: &DecomposeSummary,
+    folded: &FoldSummary,
+    small: &Cost,
+) -> Vec<LayerResult> {
     let result = |record: &crate::decompose::LayerRecord| {
         let params_before = record.shape.map_or(0, |shape| shape.dense_params());
         let found = folded.layers.iter().find(|layer| layer.name == record.name);
         let (kind, params_after, why) = match (&record.kept, found) {
-            (Some(why), _) => (LayerKind::Excluded, params_before, why.to_string()),
+            (Some(why), _) => {
+                let now = small.layers.iter().find(|layer| layer.node == record.name);
+                let params = now.map_or(params_before, |layer| layer.params);
+                (LayerKind::Excluded, params, why.to_string())
+            }
             (None, Some(layer)) if layer.form == Form::Factored => {
                 (LayerKind::Factored, layer.params, String::new())
             }
@@ -366,6 +377,10 @@ pub(super) fn check(settings: &Settings) -> Result<(), PipelineError> {
     }
     if settings.data.batch_size == 0 {
         return wrong("batch-size", "0".to_owned(), "at least 1");
+    }
+    if !(0.0..=1.0).contains(&prune.distillation) {
+        let value = prune.distillation.to_string();
+        return wrong("distillation", value, "from 0 to 1");
     }
     if prune.targets.is_empty() {
         return wrong("target", "missing".to_owned(), "at least one `--target`");

@@ -1,11 +1,12 @@
-//! One cut of a factored network: scores from one window of training, a plan, a smaller graph.
+//! One cut of a factored network: scores from statistics or a window of training, a plan, a smaller
+//! graph.
 
 use super::choose::{Choice, File};
 use super::compress::check;
 use super::files::{folded, written};
 use super::score::Scoring;
 use super::stages::{fit_config, shapes, source};
-use super::{PipelineError, Settings, Target, prepare};
+use super::{PipelineError, Removal, Settings, Target, prepare};
 use crate::cost;
 use crate::exec::Engine;
 use crate::files::check_writable;
@@ -45,6 +46,13 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let (settings, engine, progress) = (job.settings, job.engine, job.progress);
     check_writable(job.output)?;
     check(settings)?;
+    if settings.prune.removes != Removal::Basis {
+        return Err(PipelineError::Setting {
+            setting: "removes",
+            value: "channels or double".to_owned(),
+            want: "`basis` in a single cut; `compress` removes channels",
+        });
+    }
     if settings.prune.targets.is_empty()
         || settings
             .prune

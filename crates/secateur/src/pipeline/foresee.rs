@@ -2,11 +2,12 @@
 
 use super::inspect::{inspect_graph, preprocess_text};
 use super::stages::{decompose_config, shapes, transfer_epochs};
-use super::{PipelineError, Prepared, Settings, Target, prepare};
+use super::{PipelineError, Prepared, Removal, Settings, Target, prepare};
 use crate::cost;
 use crate::data::Split;
 use crate::decompose::{DecomposeConfig, examine};
 use crate::graph::Graph;
+use crate::importance::Score;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::report::{Feasibility, PlanReport};
@@ -133,9 +134,18 @@ fn stages(settings: &Settings, epochs: u64) -> Vec<String> {
         format!("transfer: up to {epochs} passes over the training images"),
         "decompose: each prunable layer into basis, scaling factors and projection".to_owned(),
         format!(
-            "prune in rounds: {} training steps for scores, then a cut, {:.1} % of what remains at first; up to {} \
-             passes to recover",
-            prune.window_steps(),
+            "prune in rounds: {}, then a cut of {}, {:.1} % of what remains at first; up to {} passes to recover",
+            match prune.score {
+                Score::Taylor => format!("{} training steps for scores", prune.window_steps()),
+                Score::Fisher | Score::Energy | Score::Magnitude | Score::Lamp => {
+                    format!("statistics of {} training images", prune.statistics_images)
+                }
+            },
+            match prune.removes {
+                Removal::Basis => "directions",
+                Removal::Channels => "channels",
+                Removal::Double => "directions or channels, whichever loses less",
+            },
             100.0 * prune.step(),
             prune.recovery_epochs,
         ),

@@ -217,12 +217,11 @@ fn next_cut(
     }
     if settings.removes == Removal::Channels {
         let goal = choice.step_goal(step);
-        // One target of the unit of the step is not overshot.
-        let nearer = goals.iter().filter_map(|target| target.further(goal));
-        let goal = nearer
-            .reduce(|a, b| a.further(b).unwrap_or(a))
-            .unwrap_or(goal);
-        return Ok(Some(Next { plan: None, goal }));
+        return Ok(Some(Next {
+            plan: None,
+            goal,
+            targets: goals,
+        }));
     }
     let mut plan = choice.plan_step(scores, step)?;
     // Where this cut would go below every target on size, cut just as far as the targets.
@@ -244,7 +243,11 @@ fn next_cut(
         None => choice.step_goal(step),
     };
     let goes_on = plan.is_some() || settings.removes == Removal::Double;
-    Ok(goes_on.then_some(Next { plan, goal }))
+    Ok(goes_on.then_some(Next {
+        plan,
+        goal,
+        targets: goals,
+    }))
 }
 
 /// The directions of a round's network and their scores, for the next cut.

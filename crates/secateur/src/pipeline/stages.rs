@@ -4,7 +4,7 @@ use super::{PipelineError, Prepared, Settings};
 use crate::data::Augment;
 use crate::decompose::{DecomposeConfig, OutputScale};
 use crate::exec::{BatchNormMode, Engine};
-use crate::fold::{FoldConfig, fold};
+use crate::fold::{BatchNorm, FoldConfig, fold};
 use crate::graph::{Graph, infer_images};
 use crate::importance::Score;
 use crate::progress::Progress;
@@ -123,10 +123,14 @@ pub(super) fn transfer_epochs(settings: &Settings, fits: bool) -> u64 {
         .unwrap_or(if fits { 0 } else { NEW_HEAD_EPOCHS })
 }
 
-/// `graph` as it would be exported: what only runs forward is faster in it, as layers that are not
-/// smaller as two factors are one again.
+/// `graph` with its layers as they would be exported, batch norm kept: what trains no scaling factors is
+/// faster in it, as layers that are not smaller as two factors are one again.
 pub(super) fn light(graph: &Graph) -> Result<Graph, PipelineError> {
-    Ok(fold(graph, &FoldConfig::default())?.0)
+    let config = FoldConfig {
+        batch_norm: BatchNorm::Keep,
+        ..FoldConfig::default()
+    };
+    Ok(fold(graph, &config)?.0)
 }
 
 /// [`light`], where all of `values` are still made in it: output scales fold away, and the values before

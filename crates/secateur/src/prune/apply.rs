@@ -75,6 +75,9 @@ pub fn compensate(
         else {
             continue;
         };
+        if layer_plan.keep.len() == layer_plan.rank {
+            continue;
+        }
         let LayerShape { co, groups, .. } = layer.shape;
         let want = groups * layer.rank;
         if means.len() != want {
@@ -152,24 +155,8 @@ fn add_to_bias(graph: &mut Graph, layer: &FactoredLayer, shift: &[f64]) -> Resul
     let co = layer.shape.co;
     let floats =
         |values: Vec<f32>| Floats::from_shape_vec(IxDyn(&[co]), values).map_err(|_| fails());
-    let beta = match graph.nodes[index].op {
-        Op::Gemm { beta, .. } => Some(f64::from(beta)),
-        _ => None,
-    };
-    let factor = beta.unwrap_or(1.0);
-    let old: Vec<f64> = match &layer.bias {
-        None => vec![0.0; co],
-        Some(name) => match graph.initializers.get(name).and_then(Tensor::as_floats) {
-            Some(bias) if bias.len() == co => bias
-                .iter()
-                .map(|&value| factor * f64::from(value))
-                .collect(),
-            Some(bias) if bias.len() == 1 => {
-                vec![factor * bias.first().copied().map_or(0.0, f64::from); co]
-            }
-            _ => return Err(fails()),
-        },
-    };
+    let old = layer.bias_values(graph).ok_or_else(fails)?;
+    let old = old.unwrap_or_else(|| vec![0.0; co]);
     let bias = floats(
         old.iter()
             .zip(shift)

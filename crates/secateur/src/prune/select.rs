@@ -41,18 +41,6 @@ pub enum Goal {
     Macs(u64),
 }
 
-impl Goal {
-    /// The larger size of two goals of one unit; `None` for goals of different units.
-    #[must_use]
-    pub fn further(self, other: Self) -> Option<Self> {
-        match (self, other) {
-            (Self::Params(a), Self::Params(b)) => Some(Self::Params(a.max(b))),
-            (Self::Macs(a), Self::Macs(b)) => Some(Self::Macs(a.max(b))),
-            (Self::Params(_), Self::Macs(_)) | (Self::Macs(_), Self::Params(_)) => None,
-        }
-    }
-}
-
 /// What a score is divided by before directions of different layers are compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -42,8 +42,25 @@ pub struct MomentsConfig {
     pub seed: u64,
 }
 
-/// The moments of each of the `values` (outputs of layers) in `graph`, whose class scores are
-/// `logits`. A value that the logits do not depend on has a gradient of zeros.
+/// A value whose moments are wanted.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wanted {
+    /// Its name.
+    pub value: String,
+    /// Where its channels are.
+    pub channels: ChannelAxis,
+}
+
+/// The axis of the channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChannelAxis {
+    /// Axis 1, as convolutions have it.
+    Second,
+    /// The last one, as dense layers have it.
+    Last,
+}
+
+/// The moments of each of the `values` in `graph`, by name, whose class scores are `logits`. A value that the logits do not depend on has a gradient of zeros.
 ///
 /// # Errors
 /// [`TrainError`] where the graph does not run or an image cannot be read.
@@ -51,15 +68,18 @@ pub fn output_moments(
     engine: &dyn Engine,
     graph: &Graph,
     logits: &str,
-    values: &[String],
+    values: &[Wanted],
     source: &Source<'_>,
     config: &MomentsConfig,
     progress: &dyn Progress,
 ) -> Result<BTreeMap<String, OutputMoments>, TrainError> {
-    let tap = |value: &String, of| Tap {
-        value: value.clone(),
+    let tap = |wanted: &Wanted, of| Tap {
+        value: wanted.value.clone(),
         of,
-        keep: Keep::SecondMoment,
+        keep: match wanted.channels {
+            ChannelAxis::Second => Keep::SecondMoment,
+            ChannelAxis::Last => Keep::LastSecondMoment,
+        },
     };
     let sides = [Of::Activation, Of::Gradient];
     let mut session = engine.session(&Request {
@@ -89,7 +109,7 @@ pub fn output_moments(
     }
     progress.end();
     let statistics = session.take_statistics();
-    let moments = |value: &String| {
+    let moments = |value: &Wanted| {
         let Some(Statistic::SecondMoment {
             images,
             count,
@@ -119,7 +139,7 @@ pub fn output_moments(
             covariance,
             gradient,
         };
-        Some((value.clone(), moments))
+        Some((value.value.clone(), moments))
     };
     Ok(values.iter().filter_map(moments).collect())
 }
@@ -249,7 +269,10 @@ mod tests {
         let variance = pixels.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / pixels.len() as f64;
         let engines: [&dyn Engine; 2] = [&NativeEngine::new(), &BurnEngine::new()];
         for engine in engines {
-            let values = ["conv".to_owned()];
+            let values = [Wanted {
+                value: "conv".to_owned(),
+                channels: ChannelAxis::Second,
+            }];
             let progress = crate::progress::Silent;
             let found = output_moments(
                 engine, &graph, &output, &values, &source, &config, &progress,

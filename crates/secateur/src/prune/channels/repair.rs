@@ -146,7 +146,11 @@ pub fn reconstruct(
     }
     let kept_moment = part(&result.keep, &result.keep);
     let size = result.keep.len();
-    let eps = config.ridge * kept_moment.diag().sum() / size as f64;
+    let trace = kept_moment.diag().sum();
+    if trace == 0.0 {
+        return Ok(result); // Inputs that are always 0 predict nothing.
+    }
+    let eps = config.ridge * trace / size as f64;
     let wanted = part(&result.keep, &gone).dot(&weight_gone);
     let not_positive = || RepairError::NotPositive {
         layer: layer.to_owned(),

@@ -407,3 +407,32 @@ fn channels_and_directions_are_cut_from_one_budget() {
         assert!(again == first, "{remove}: the bytes differ");
     }
 }
+
+#[test]
+fn batch_norm_is_carried_over_a_cut() {
+    let place = Place::new();
+    let demo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/demo.onnx");
+    std::fs::copy(demo, place.path().join("model.onnx")).unwrap();
+    place.succeed(&compress());
+    let means = |stage: &str| {
+        let path = place.path().join(format!("run/checkpoints/{stage}.onnx"));
+        let graph = secateur::onnx::read(&path).unwrap().graph;
+        let is_norm =
+            |op: &secateur::graph::Op| matches!(op, secateur::graph::Op::BatchNormalization { .. });
+        let norms = graph.nodes.iter().filter(|node| is_norm(&node.op));
+        norms
+            .map(|node| {
+                (
+                    node.name.clone(),
+                    graph.initializers[&node.inputs[3]].clone(),
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    let (before, after) = (means("round-00"), means("round-01"));
+    assert!(!before.is_empty());
+    assert_ne!(
+        before, after,
+        "the statistics are those of the network before the cut"
+    );
+}

@@ -178,7 +178,7 @@ mod tests {
             .map(|(group, channel)| Some(ChannelId { group, channel }));
         let mut second = Array2::eye(4);
         (second[[0, 2]], second[[2, 0]]) = (0.999, 0.999);
-        let curvature = array![1.0, 0.5, 1.0, 0.5];
+        let curvature = array![0.9, 0.5, 1.0, 0.5];
         let reader = Reader::new(&channels, &second, curvature.view(), 0.0).unwrap();
         let order = removal_order(vec![reader], &[2, 2], &[1.0, 1.0]);
         let order: Vec<_> = order.iter().map(|id| (id.group, id.channel)).collect();

@@ -103,6 +103,16 @@ impl Scoring<'_> {
     }
 }
 
+/// Biases that [`Ranked::adopt`] may give to layers that have none.
+pub(super) fn new_biases(graph: &Graph, layers: &[FactoredLayer]) -> u64 {
+    let uses = Uses::of(graph);
+    let gets_one = |layer: &&FactoredLayer| {
+        layer.bias.is_none() && !feeds_batch_norm(graph, &uses, &layer.output)
+    };
+    let biases = layers.iter().filter(gets_one);
+    biases.map(|layer| layer.shape.co as u64).sum()
+}
+
 /// Whether every reader of the value is a batch norm.
 fn feeds_batch_norm(graph: &Graph, uses: &Uses<'_>, value: &str) -> bool {
     let readers = uses.readers(value);

@@ -1,11 +1,12 @@
 //! Which directions go: the layers that can be cut, what a target leaves of them, the plan.
 
+use super::basis::new_biases;
 use super::stages::shapes;
 use super::{PipelineError, Prepared, PruneSettings, Target};
 use crate::cost;
 use crate::fold::{FoldConfig, fold};
 use crate::graph::{FactoredLayer, Graph, Size};
-use crate::importance::Scores;
+use crate::importance::{Score, Scores};
 use crate::prune::{Candidate, Goal, Per, PruningPlan, SelectConfig, SelectError, select};
 
 /// The layers of a network that can be cut, and the size of everything.
@@ -39,7 +40,10 @@ impl<'c> Choice<'c> {
         let candidate =
             |layer: &FactoredLayer| Some(Candidate::new(layer, layer.positions(&inferred)?));
         let candidates: Vec<Candidate> = layers.iter().filter_map(candidate).collect();
-        let total = exported_size(graph, prepared)?;
+        let mut total = exported_size(graph, prepared)?;
+        if settings.score != Score::Taylor {
+            total.params = total.params.saturating_add(new_biases(graph, layers));
+        }
         let mut rest = total;
         for candidate in &candidates {
             let size = candidate.shape.size_at(candidate.rank, candidate.positions);

@@ -332,8 +332,8 @@ fn repairs_that_cannot_be_computed_say_why() {
     assert!(fails(&om, &[4], 0.0).ends_with("row 4 is to go, but the weight has 4 rows"));
     let small = Array2::zeros((3, 3));
     assert!(fails(&small, &[0], 0.0).ends_with("has shape [3, 3], wanted [4, 4]"));
-    let zeros = Array2::zeros((4, 4));
-    assert!(fails(&zeros, &[0], 1.0).contains("not positive definite"));
+    let negative = -Array2::<f64>::eye(4);
+    assert!(fails(&negative, &[0], 0.5).contains("not positive definite"));
     let graph = resnet20();
     let moments = BTreeMap::from([("bn".to_owned(), Array2::zeros((1, 1)))]);
     let failed = repair(&graph, &inferred(&graph), &plan(&[]), &moments, EXACT);

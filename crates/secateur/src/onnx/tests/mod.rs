@@ -3,6 +3,7 @@
 
 mod build;
 mod edited;
+mod mutated;
 mod newer;
 mod operators;
 mod real;

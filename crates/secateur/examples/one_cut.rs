@@ -4,8 +4,8 @@
 //! `one_cut MODEL DATA PREPROCESS params|macs SHARE,SHARE,... IMAGES TESTED [BASIS:SCORE:LOSS ...]`
 //! gathers statistics from `IMAGES` training images and judges by the first `TESTED` test images
 //! (`TESTED` is 0 for all). Prints tab-separated: basis, score, loss, wanted share, parameters and
-//! MACs kept (shares of the whole network), top-1 right after the cut, and with batch norm carried
-//! over. Taylor scores are those of one pass over the same images without training.
+//! MACs kept (shares of the whole network), top-1 right after the cut, with batch norm carried over, and
+//! with the layers fitted anew to the outputs of the uncut network. Taylor scores are those of one pass over the same images without training.
 
 use secateur::cost;
 use secateur::data::Split;
@@ -14,7 +14,7 @@ use secateur::exec::{BatchNormMode, Engine, NativeEngine, Request};
 use secateur::fold::{FoldConfig, fold};
 use secateur::graph::{FactoredKind, Graph, Size, factored_layers, infer_images};
 use secateur::importance::{Score, Scores, TaylorWindow, score};
-use secateur::pipeline::{DataSettings, Prepared, prepare};
+use secateur::pipeline::{DataSettings, KeptOutputs, Prepared, prepare, refit_layers};
 use secateur::progress::Silent;
 use secateur::prune::{Candidate, Goal, Per, SelectConfig, apply, compensate, select};
 use secateur::train::{
@@ -102,7 +102,10 @@ fn main() -> Result<()> {
     };
     let mut moments = BTreeMap::new();
     let mut out = std::io::stdout();
-    writeln!(out, "basis\tscore\tloss\tshare\tparams\tmacs\tcut\tcarried")?;
+    writeln!(
+        out,
+        "basis\tscore\tloss\tshare\tparams\tmacs\tcut\tcarried\trefit"
+    )?;
     for method in &methods {
         let [basis, score_name, loss] = method.split(':').collect::<Vec<_>>()[..] else {
             return Err(format!("`{method}` is not BASIS:SCORE:LOSS").into());
@@ -181,15 +184,22 @@ fn main() -> Result<()> {
                 1024,
                 0,
             )?;
+            let batches = training_batches(&source, images, 0)?;
+            let all = KeptOutputs::new();
+            let refitted = refit_layers(&engine, &factored, &carried, &all, &batches, &Silent)?;
             let kept = exported(&cut, &prepared)?;
-            let top1 = |graph: &Graph| accuracy(&engine, graph, &head.logits, &source, tested);
+            let top1 = |graph: &Graph| {
+                let (small, _) = fold(graph, &FoldConfig::default())?;
+                accuracy(&engine, &small, &head.logits, &source, tested)
+            };
             writeln!(
                 out,
-                "{basis}\t{score_name}\t{loss}\t{share}\t{:.4}\t{:.4}\t{:.4}\t{:.4}",
+                "{basis}\t{score_name}\t{loss}\t{share}\t{:.4}\t{:.4}\t{:.4}\t{:.4}\t{:.4}",
                 kept.params as f64 / whole.params as f64,
                 kept.macs as f64 / whole.macs as f64,
                 top1(&cut)?,
                 top1(&carried)?,
+                top1(&refitted)?,
             )?;
         }
     }

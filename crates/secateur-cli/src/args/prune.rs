@@ -210,6 +210,16 @@ pub struct RoundArgs {
         long,
         value_name = "N",
         help = stated(
+            "Training images to which the layers are fitted anew after a cut, so that they put out what those \
+             of the uncut network do; no labels are used, 0 for no such fit",
+            "0 with `--score taylor`, else 2048",
+        )
+    )]
+    pub refit_images: Option<usize>,
+    #[arg(
+        long,
+        value_name = "N",
+        help = stated(
             "The least step that is worth a round: the first one, halved this often",
             settings::defaults().prune.halvings,
         )
@@ -238,6 +248,7 @@ impl RoundArgs {
         prune.recovery_epochs = self.recovery_epochs.unwrap_or(prune.recovery_epochs);
         prune.finetune_epochs = self.finetune_epochs.unwrap_or(prune.finetune_epochs);
         prune.distillation = self.distillation.unwrap_or(prune.distillation);
+        prune.refit_images = self.refit_images.or(prune.refit_images);
         prune.halvings = self.halvings.unwrap_or(prune.halvings);
         prune.margin = self.margin.unwrap_or(prune.margin);
     }

@@ -207,8 +207,10 @@ mod tests {
     struct Case {
         weight: Array3<f64>,
         bias: Array1<f64>,
-        /// Centred patches `[samples, n]` of each group, and their means.
+        /// Centred patches `[samples, n]` of each group.
         patches: Vec<Array2<f64>>,
+        /// The means that were taken from them `[n]`.
+        means: Vec<Array1<f64>>,
         moments: OutputMoments,
     }
 
@@ -222,7 +224,7 @@ mod tests {
         let mut weight = Array3::zeros((groups, n, group_co));
         let mut outputs = Array2::zeros((samples, co));
         let bias = random((1, co)).row(0).to_owned();
-        let mut patches = Vec::new();
+        let (mut patches, mut means) = (Vec::new(), Vec::new());
         for k in 0..groups {
             let mixing = random((n, n));
             let mut patch = random((samples, n)).dot(&mixing) + &random((1, n));
@@ -235,6 +237,7 @@ mod tests {
             let mean = patch.mean_axis(Axis(0)).unwrap();
             patch -= &mean;
             patches.push(patch);
+            means.push(mean);
         }
         let gradients = random((samples, co)).dot(&random((co, co)));
         let mean = outputs.mean_axis(Axis(0)).unwrap();
@@ -250,6 +253,7 @@ mod tests {
             weight,
             bias,
             patches,
+            means,
             moments,
         }
     }
@@ -291,7 +295,9 @@ mod tests {
                 let filters = found.matrices.basis.index_axis(Axis(0), k);
                 let z = case.patches[k].dot(&filters);
                 let samples = z.nrows() as f64;
+                let means = case.means[k].dot(&filters);
                 for j in 0..3 {
+                    assert!((found.means[[k, j]] - means[j]).abs() < 1e-9);
                     let variance = z.column(j).dot(&z.column(j)) / samples;
                     assert!((found.variance[[k, j]] - variance).abs() < 1e-9 * variance.max(1.0));
                 }

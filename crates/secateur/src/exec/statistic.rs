@@ -43,7 +43,7 @@ const COLUMNS: usize = 256;
 
 impl Statistic {
     /// A statistic of `channels` channels that has seen nothing.
-    pub(super) fn new(keep: Keep, channels: usize) -> Self {
+    pub(crate) fn new(keep: Keep, channels: usize) -> Self {
         match keep {
             Keep::Moments => Self::Moments {
                 images: 0,
@@ -68,7 +68,7 @@ impl Statistic {
     }
 
     /// Adds a batch `[images, channels, ...]` with as many channels as this statistic has.
-    pub(super) fn fold(&mut self, batch: ArrayViewD<'_, f32>) {
+    pub(crate) fn fold(&mut self, batch: ArrayViewD<'_, f32>) {
         let [n_images, n_channels] = [batch.shape()[0], batch.shape()[1]];
         let n_positions: usize = batch.shape()[2..].iter().product();
         let batch = batch.as_standard_layout();

@@ -31,6 +31,30 @@ pub(super) struct RankedState {
 }
 
 impl Scoring<'_> {
+    /// The moments of values of `graph`, as the settings want them gathered.
+    pub(super) fn moments(
+        &self,
+        graph: &Graph,
+        wanted: &[Wanted],
+    ) -> Result<BTreeMap<String, OutputMoments>, PipelineError> {
+        let settings = &self.settings.prune;
+        let values: Vec<String> = wanted.iter().map(|wanted| wanted.value.clone()).collect();
+        let config = MomentsConfig {
+            images: settings.statistics_images,
+            curvature: settings.curvature,
+            seed: self.settings.seed,
+        };
+        Ok(output_moments(
+            self.engine,
+            &light_with(graph, &values)?,
+            self.logits,
+            wanted,
+            &source(self.prepared, self.settings),
+            &config,
+            self.progress,
+        )?)
+    }
+
     /// The directions of `layers` in the basis of the settings, with their scores. Taylor scores are
     /// `taylor`, those that training has gathered for the directions as they are.
     pub(super) fn rank(
@@ -48,21 +72,8 @@ impl Scoring<'_> {
             let graph = graph.clone();
             return Ok(Ranked { graph, state });
         }
-        let outputs: Vec<String> = layers.iter().map(|layer| layer.output.clone()).collect();
         let wanted: Vec<Wanted> = layers.iter().map(wanted).collect();
-        let moments = output_moments(
-            self.engine,
-            &light_with(graph, &outputs)?,
-            self.logits,
-            &wanted,
-            &source(self.prepared, self.settings),
-            &MomentsConfig {
-                images: settings.statistics_images,
-                curvature: settings.curvature,
-                seed: self.settings.seed,
-            },
-            self.progress,
-        )?;
+        let moments = self.moments(graph, &wanted)?;
         self.progress.begin("bases", layers.len() as u64);
         let found: Vec<Result<Directions, PipelineError>> = layers
             .par_iter()
@@ -114,7 +125,7 @@ pub(super) fn new_biases(graph: &Graph, layers: &[FactoredLayer]) -> u64 {
 }
 
 /// Whether every reader of the value is a batch norm.
-fn feeds_batch_norm(graph: &Graph, uses: &Uses<'_>, value: &str) -> bool {
+pub(super) fn feeds_batch_norm(graph: &Graph, uses: &Uses<'_>, value: &str) -> bool {
     let readers = uses.readers(value);
     let is_norm = |&reader: &usize| {
         let op = graph.nodes.get(reader).map(|node| &node.op);

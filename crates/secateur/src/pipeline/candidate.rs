@@ -2,16 +2,17 @@
 //! the better of both.
 
 use super::PipelineError;
-use super::basis::Ranked;
+use super::basis::{Ranked, new_biases};
 use super::choose::is_within;
+use super::next::Next;
 use super::rounds::{Context, scoring};
 use super::settings::Removal;
 use super::stages::{light, source};
 use crate::data::Split;
-use crate::graph::{Graph, Op, factored_layers};
+use crate::graph::{Graph, Op, Size, factored_layers};
 use crate::progress::Silent;
 use crate::prune::channels::ChannelPlan;
-use crate::prune::{Goal, LayerPlan, PruningPlan, apply};
+use crate::prune::{LayerPlan, PruningPlan, apply};
 use crate::report::CutKind;
 use crate::train::{KeptChannels, accuracy, carry_batch_norm};
 
@@ -24,18 +25,6 @@ pub(super) struct Candidate {
     pub plan: PruningPlan,
     /// The channels that this cut takes.
     pub channels: Option<ChannelPlan>,
-}
-
-/// What the next cut is to do.
-#[derive(Clone, Debug)]
-pub(super) struct Next {
-    /// The cut of directions, where one can go that far.
-    pub plan: Option<PruningPlan>,
-    /// The size to come to in this round.
-    pub goal: Goal,
-    /// The sizes that all targets ask for; where all of them hold, no more goes. None where there is no
-    /// such target.
-    pub targets: Vec<Goal>,
 }
 
 /// The cut of `graph` that loses least: of directions, of channels, or of both the one with the lower
@@ -66,7 +55,16 @@ pub(super) fn best_cut(
     }
     if let Removal::Channels | Removal::Double = removes {
         let per = context.settings.prune.per;
-        let is_enough = |size| {
+        // The refit may give every layer a bias.
+        let biases = match context.settings.prune.refit_images() {
+            0 => 0,
+            _ => new_biases(graph, &factored_layers(graph)),
+        };
+        let is_enough = |size: Size| {
+            let size = Size {
+                params: size.params + biases,
+                ..size
+            };
             let of_all = !next.targets.is_empty()
                 && next.targets.iter().all(|target| is_within(size, target));
             of_all || is_within(size, &next.goal)

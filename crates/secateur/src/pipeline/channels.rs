@@ -4,14 +4,14 @@
 use super::PipelineError;
 use super::choose::exported_size;
 use super::score::Scoring;
-use super::stages::{light_with, shapes, source};
+use super::stages::shapes;
 use crate::decompose::cap_ranks;
 use crate::graph::{Graph, Inferred, Op, Size, factored_layers};
 use crate::groups::{ChannelGroups, ChannelId, Removed, Role, discover};
 use crate::importance::{Reader, removal_order};
 use crate::prune::Per;
 use crate::prune::channels::{self, ChannelPlan, RepairConfig};
-use crate::train::{ChannelAxis, KeptChannels, MomentsConfig, Wanted, output_moments};
+use crate::train::{ChannelAxis, KeptChannels, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A network that has lost channels.
@@ -43,26 +43,13 @@ impl Scoring<'_> {
         let inferred = shapes(graph, self.prepared)?;
         let groups = discover(graph, &inferred);
         let reads = reads(graph, &groups);
-        let values: Vec<String> = reads.values().cloned().collect();
-        let wanted: BTreeSet<Wanted> = values
-            .iter()
+        let wanted: BTreeSet<Wanted> = reads
+            .values()
             .filter_map(|value| wanted(value, &groups, &inferred))
             .collect();
         let wanted: Vec<Wanted> = wanted.into_iter().collect();
         let settings = &self.settings.prune;
-        let moments = output_moments(
-            self.engine,
-            &light_with(graph, &values)?,
-            self.logits,
-            &wanted,
-            &source(self.prepared, self.settings),
-            &MomentsConfig {
-                images: settings.statistics_images,
-                curvature: settings.curvature,
-                seed: self.settings.seed,
-            },
-            self.progress,
-        )?;
+        let moments = self.moments(graph, &wanted)?;
         let (mut readers, mut measured) = (Vec::new(), BTreeSet::new());
         let mut seconds = BTreeMap::new();
         for (value, known) in &moments {

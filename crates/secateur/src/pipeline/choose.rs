@@ -41,7 +41,7 @@ impl<'c> Choice<'c> {
             |layer: &FactoredLayer| Some(Candidate::new(layer, layer.positions(&inferred)?));
         let candidates: Vec<Candidate> = layers.iter().filter_map(candidate).collect();
         let mut total = exported_size(graph, prepared)?;
-        if settings.score != Score::Taylor {
+        if settings.score != Score::Taylor || settings.refit_images() > 0 {
             total.params = total.params.saturating_add(new_biases(graph, layers));
         }
         let mut rest = total;

@@ -126,13 +126,14 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         model: &model,
         head,
         logits,
+        uncut: &decomposed,
         teacher: teacher(settings, &transferred),
         original: &original,
         original_bytes: before_bytes.len() as u64,
         val: &state.val,
         progress,
     };
-    let pruned = clock.time("prune", || prune_in_rounds(&context, &decomposed))?;
+    let pruned = clock.time("prune", || prune_in_rounds(&context))?;
     run.write_json("plan.json", &pruned.plan)?;
     if settings.prune.removes != Removal::Basis {
         run.write_json("channels.json", &pruned.channels)?;

@@ -134,7 +134,7 @@ fn stages(settings: &Settings, epochs: u64) -> Vec<String> {
         format!("transfer: up to {epochs} passes over the training images"),
         "decompose: each prunable layer into basis, scaling factors and projection".to_owned(),
         format!(
-            "prune in rounds: {}, then a cut of {}, {:.1} % of what remains at first; up to {} passes to recover",
+            "prune in rounds: {}, then a cut of {}, {:.1} % of what remains at first{}; up to {} passes to recover",
             match prune.score {
                 Score::Taylor => format!("{} training steps for scores", prune.window_steps()),
                 Score::Fisher | Score::Energy | Score::Magnitude | Score::Lamp => {
@@ -147,6 +147,10 @@ fn stages(settings: &Settings, epochs: u64) -> Vec<String> {
                 Removal::Double => "directions or channels, whichever loses less",
             },
             100.0 * prune.step(),
+            match prune.refit_images() {
+                0 => String::new(),
+                images => format!(", and a refit to the outputs of the uncut network for {images} training images"),
+            },
             prune.recovery_epochs,
         ),
         format!("fine-tune: {} passes for scaling factors, batch norm and head", prune.finetune_epochs),

@@ -11,7 +11,10 @@ mod files;
 mod foresee;
 mod inspect;
 mod judge;
+mod next;
+mod pace;
 mod prepare;
+mod refit;
 mod rounds;
 mod run;
 mod score;
@@ -26,6 +29,7 @@ pub use foresee::foresee;
 pub use inspect::inspect;
 pub use judge::{Images, evaluate_file, verify_files};
 pub use prepare::{Prepared, prepare};
+pub use refit::{KeptOutputs, refit_layers};
 pub use run::{Resume, Run, RunKey};
 pub use settings::{
     DataSettings, PruneSettings, Removal, Settings, TransferSettings, VerifySettings,

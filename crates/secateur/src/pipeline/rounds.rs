@@ -2,8 +2,11 @@
 //! gathering their Taylor scores), cut, and go on until the targets stop it (docs/method.md, sections 5 and 7).
 
 use super::basis::{Ranked, RankedState};
-use super::candidate::{Candidate, Next, best_cut};
-use super::choose::{Choice, File, exported_size, is_within, removes_nothing};
+use super::candidate::{Candidate, best_cut};
+use super::choose::exported_size;
+use super::next::Sizes;
+use super::pace::Pace;
+use super::refit::refit;
 use super::score::Scoring;
 use super::stages::{fit_config, light, source};
 use super::{PipelineError, Prepared, Removal, Run, Settings, Target};
@@ -15,7 +18,7 @@ use crate::importance::Scores;
 use crate::onnx::Model;
 use crate::progress::{Progress, Silent};
 use crate::prune::channels::ChannelPlan;
-use crate::prune::{Goal, PLAN_VERSION, Per, PruningPlan};
+use crate::prune::{PLAN_VERSION, PruningPlan};
 use crate::report::{CutKind, Round};
 use crate::train::{AccuracyDrop, EngineAccuracy, FitSummary, Teacher, accuracy, steps_per_epoch};
 use serde::{Deserialize, Serialize};
@@ -30,6 +33,8 @@ pub(super) struct Context<'c> {
     pub model: &'c Model,
     pub head: &'c str,
     pub logits: &'c str,
+    /// The decomposed network before any cut, to whose outputs a cut one is fitted.
+    pub uncut: &'c Graph,
     /// The network before any cut, which teaches.
     pub teacher: Option<Teacher>,
     /// Size of the transferred network, as exported.
@@ -62,10 +67,8 @@ struct RoundState {
 }
 
 /// Prunes until the targets are reached, or another cut would break one.
-pub(super) fn prune_in_rounds(
-    context: &Context<'_>,
-    decomposed: &Graph,
-) -> Result<Pruned, PipelineError> {
+pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineError> {
+    let decomposed = context.uncut;
     let settings = &context.settings.prune;
     let (mut graph, mut state) = context.run.stage("round-00", context.model, || {
         let start = Round {
@@ -89,14 +92,31 @@ pub(super) fn prune_in_rounds(
     })?;
     let mut rounds = vec![state.round.clone()];
     let mut pace = Pace::new(settings.step(), settings.halvings);
-    let mut ranked = rank(context, &graph, &state)?;
-    while let Some(next) = next_cut(context, &graph, &ranked.state.scores, pace.step)? {
+    let mut ranked = None;
+    loop {
+        let sizes = Sizes::of(context, &graph)?;
+        if sizes.hold() {
+            break;
+        }
+        let ranked_now = match ranked.take() {
+            Some(ranked) => ranked,
+            None => rank(context, &graph, &state)?,
+        };
+        let ranked_now = &*ranked.insert(ranked_now);
+        let Some(next) = sizes.next(&ranked_now.state.scores, pace.step)? else {
+            break;
+        };
         let number = rounds.len();
         let name = format!("round-{number:02}");
         let done = &state.plan;
         let (cut, tried) = context.run.stage(&name, context.model, || {
-            match best_cut(context, &graph, &ranked, &next, done)? {
-                Some(candidate) => train_cut(context, candidate, number, pace.step),
+            match best_cut(context, &graph, ranked_now, &next, done)? {
+                Some(mut candidate) => {
+                    let plans = state.channels.iter().chain(&candidate.channels);
+                    let plans: Vec<ChannelPlan> = plans.cloned().collect();
+                    candidate.graph = refit(context, &candidate.graph, &plans)?;
+                    train_cut(context, candidate, number, pace.step)
+                }
                 None => Ok((graph.clone(), nothing_left(&state, number))),
             }
         })?;
@@ -117,9 +137,7 @@ pub(super) fn prune_in_rounds(
             (graph, state) = (cut, tried);
             channels.append(&mut state.channels);
             state.channels = channels;
-            if goes_on {
-                ranked = rank(context, &graph, &state)?;
-            }
+            ranked = None;
             goes_on
         } else {
             pace.failed()
@@ -136,118 +154,12 @@ pub(super) fn prune_in_rounds(
     })
 }
 
-/// How much one round removes: a share of what is left. It grows until a cut fails, then the limit
-/// is closed in on, each round halving the way to the size that failed.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    step: f64,
-    least: f64,
-    /// The share of what is left whose removal has failed.
-    failed: Option<f64>,
-}
-
-impl Pace {
-    fn new(step: f64, halvings: usize) -> Self {
-        let halvings = i32::try_from(halvings).unwrap_or(i32::MAX);
-        Self {
-            step,
-            least: step * 0.5_f64.powi(halvings),
-            failed: None,
-        }
-    }
-
-    /// After a cut that was kept; `spent` is the share of the accuracy budget that is used up.
-    /// `false` where the next step would be less than is worth a try.
-    fn succeeded(&mut self, spent: Option<f64>) -> bool {
-        match self.failed {
-            Some(failed) => self.close_in(1.0 - (1.0 - failed) / (1.0 - self.step)),
-            None => {
-                if spent.is_some_and(|spent| spent < 0.5) {
-                    self.step = (1.5 * self.step).min(0.5);
-                }
-                true
-            }
-        }
-    }
-
-    /// After a cut that was taken back.
-    fn failed(&mut self) -> bool {
-        self.close_in(self.step)
-    }
-
-    fn close_in(&mut self, failed: f64) -> bool {
-        self.failed = Some(failed);
-        self.step = failed / 2.0;
-        self.step >= self.least
-    }
-}
-
 /// The state of a round in which nothing could go.
 fn nothing_left(state: &RoundState, number: usize) -> RoundState {
     let mut state = state.clone();
     state.round.round = number;
     state.round.kind = None;
     state
-}
-
-/// The next cut: a share of what is left, but no further than the targets on size ask for. `None`
-/// where those hold, or nothing more can go.
-fn next_cut(
-    context: &Context<'_>,
-    graph: &Graph,
-    scores: &Scores,
-    step: f64,
-) -> Result<Option<Next>, PipelineError> {
-    let settings = &context.settings.prune;
-    let choice = Choice::of(graph, &factored_layers(graph), context.prepared, settings)?;
-    let want = |target: &Target| target.want(context.original, context.original_bytes);
-    let wants: Vec<(Target, f64)> = settings.targets.iter().map(|t| (*t, want(t))).collect();
-    let goals = choice.goals(
-        &wants,
-        File {
-            bytes: context.original_bytes,
-            params: context.original.params,
-            layers: context.original.layers.len(),
-        },
-    );
-    let all_within =
-        |size| !goals.is_empty() && goals.iter().all(|goal: &Goal| is_within(size, goal));
-    if all_within(choice.total) {
-        return Ok(None);
-    }
-    if settings.removes == Removal::Channels {
-        let goal = choice.step_goal(step);
-        return Ok(Some(Next {
-            plan: None,
-            goal,
-            targets: goals,
-        }));
-    }
-    let mut plan = choice.plan_step(scores, step)?;
-    // Where this cut would go below every target on size, cut just as far as the targets.
-    if plan.as_ref().is_some_and(|plan| all_within(plan.predicted)) {
-        for goal in &goals {
-            let exact = choice.plan(scores, *goal)?;
-            if all_within(exact.predicted) {
-                plan = Some(exact);
-                break;
-            }
-        }
-    }
-    let plan = plan.filter(|plan| !removes_nothing(plan));
-    let goal = match &plan {
-        Some(plan) => match settings.per {
-            Per::Mac => Goal::Macs(plan.predicted.macs),
-            Per::Parameter | Per::Direction => Goal::Params(plan.predicted.params),
-        },
-        None => choice.step_goal(step),
-    };
-    let goes_on = plan.is_some() || settings.removes == Removal::Double;
-    Ok(goes_on.then_some(Next {
-        plan,
-        goal,
-        targets: goals,
-    }))
 }
 
 /// The directions of a round's network and their scores, for the next cut.
@@ -427,37 +339,4 @@ fn note_round(context: &Context<'_>, round: &Round) {
         100.0 * round.val_top1,
         if round.accepted { "kept" } else { "taken back" },
     ));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pace_grows_while_the_budget_lasts() {
-        let mut pace = Pace::new(0.2, 2);
-        assert!(pace.succeeded(Some(0.4)));
-        assert!((pace.step - 0.3).abs() < 1e-12);
-        // Half of the budget spent, or no budget: no growth.
-        assert!(pace.succeeded(Some(0.5)) && pace.succeeded(None));
-        assert!((pace.step - 0.3).abs() < 1e-12);
-        let mut far = Pace::new(0.4, 0);
-        assert!(far.succeeded(Some(0.0)));
-        assert!((far.step - 0.5).abs() < 1e-12, "no more than half at once");
-    }
-
-    #[test]
-    fn after_a_failure_each_round_halves_the_way_to_it() {
-        let mut pace = Pace::new(0.4, 3);
-        // 0.6 of the size is too little, 0.8 is kept: 0.2 / 0.8 of it is left to look at.
-        assert!(pace.failed());
-        assert!((pace.step - 0.2).abs() < 1e-12);
-        assert!(pace.succeeded(Some(0.0)));
-        assert!((pace.step - 0.125).abs() < 1e-12);
-        // 0.7 is too little as well.
-        assert!(pace.failed());
-        assert!((pace.step - 0.0625).abs() < 1e-12);
-        // 0.75 is kept: a step below an eighth of the first is not worth a try.
-        assert!(!pace.succeeded(Some(0.0)));
-    }
 }

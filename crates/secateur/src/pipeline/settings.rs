@@ -160,6 +160,10 @@ pub struct PruneSettings {
     pub margin: f64,
     /// Training images for batch-norm statistics after a cut (1024).
     pub batch_norm_images: usize,
+    /// Training images to which the layers of a cut network are fitted anew, so that they put out what
+    /// those of the uncut one do; where absent 0 (no refit) with Taylor scores, whose method trains
+    /// scaling factors alone, else 2048. No labels are used.
+    pub refit_images: Option<usize>,
 }
 
 impl Default for PruneSettings {
@@ -183,6 +187,7 @@ impl Default for PruneSettings {
             halvings: 2,
             margin: 1.5,
             batch_norm_images: 1024,
+            refit_images: None,
         }
     }
 }
@@ -194,6 +199,15 @@ impl PruneSettings {
         self.step.unwrap_or(match self.score {
             Score::Taylor => 0.15,
             Score::Fisher | Score::Energy | Score::Magnitude | Score::Lamp => 0.3,
+        })
+    }
+
+    /// [`Self::refit_images`], resolved.
+    #[must_use]
+    pub fn refit_images(&self) -> usize {
+        self.refit_images.unwrap_or(match self.score {
+            Score::Taylor => 0,
+            Score::Fisher | Score::Energy | Score::Magnitude | Score::Lamp => 2048,
         })
     }
 

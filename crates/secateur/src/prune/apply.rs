@@ -142,8 +142,12 @@ fn slice(graph: &mut Graph, name: &str, axis: usize, indices: &[usize]) {
     }
 }
 
-/// Adds `shift` `[co]` to what the layer makes.
-fn add_to_bias(graph: &mut Graph, layer: &FactoredLayer, shift: &[f64]) -> Result<(), PruneError> {
+/// Adds `shift` `[co]` to the layer's bias, which the layer gets where it has none.
+pub(super) fn add_to_bias(
+    graph: &mut Graph,
+    layer: &FactoredLayer,
+    shift: &[f64],
+) -> Result<(), PruneError> {
     let fails = || PruneError::Bias {
         layer: layer.name.clone(),
     };

@@ -6,9 +6,11 @@
 
 mod apply;
 pub mod channels;
+mod refit;
 mod select;
 
 pub use apply::{apply, compensate, mask};
+pub use refit::{Fit, JointMoments, fit};
 pub use select::{Candidate, Goal, Per, SelectConfig, SelectError, select};
 
 use crate::decompose::Basis;

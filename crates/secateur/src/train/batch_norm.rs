@@ -86,8 +86,7 @@ pub fn carry_batch_norm(
     seed: u64,
 ) -> Result<Graph, TrainError> {
     let mut result = after.clone();
-    let norms = batch_norms(after);
-    if norms.is_empty() {
+    if !has_batch_norm(after) {
         return Ok(result);
     }
     let batches = training_batches(source, n_images, seed)?;
@@ -103,35 +102,17 @@ pub fn carry_batch_norm(
         Ok::<BTreeMap<String, ChannelMoments>, TrainError>(by_name.collect())
     };
     let (old, new) = (measure(before)?, measure(after)?);
-    for (_, mean, variance) in norms {
-        let (Some(old), Some(new)) = (old.get(&mean), new.get(&mean)) else {
+    for node in &after.nodes {
+        let Some(mean) = node.inputs.get(3) else {
             continue;
         };
-        let stored = |name: &str| {
-            let values = after.initializers.get(name).and_then(Tensor::as_floats);
-            values.map(|values| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>())
-        };
-        let (Some(mut means), Some(mut variances)) = (stored(&mean), stored(&variance)) else {
+        let (Some(old), Some(new)) = (old.get(mean), new.get(mean)) else {
             continue;
         };
-        let same: Vec<usize> = (0..old.mean.len()).collect();
-        let kept = kept.get(&mean).unwrap_or(&same);
-        for (channel, (mean, variance)) in means.iter_mut().zip(&mut variances).enumerate() {
-            let found = kept.get(channel).and_then(|&old_channel| {
-                Some((old.mean.get(old_channel)?, old.variance.get(old_channel)?))
-            });
-            let Some((old_mean, old_variance)) = found else {
-                continue;
-            };
-            if *old_variance > f64::EPSILON {
-                *mean += (new.mean[channel] - old_mean) * (*variance / old_variance).sqrt();
-                *variance *= new.variance[channel] / old_variance;
-            } else {
-                (*mean, *variance) = (new.mean[channel], new.variance[channel]);
-            }
+        if let Some(stored) = stored_statistics(after, &node.name) {
+            let old = old.kept(kept.get(mean).map(Vec::as_slice));
+            store_statistics(&mut result, &node.name, &stored.moved(&old, new));
         }
-        result.initializers.insert(mean, vector(&means));
-        result.initializers.insert(variance, vector(&variances));
     }
     Ok(result)
 }
@@ -147,6 +128,73 @@ pub struct ChannelMoments {
     pub mean: Vec<f64>,
     /// Biased variance per channel.
     pub variance: Vec<f64>,
+}
+
+impl ChannelMoments {
+    /// Those of the channels `kept`; all where there is none.
+    #[must_use]
+    pub fn kept(&self, kept: Option<&[usize]>) -> Self {
+        let select = |values: &[f64]| match kept {
+            Some(kept) => kept
+                .iter()
+                .filter_map(|&at| values.get(at).copied())
+                .collect(),
+            None => values.to_vec(),
+        };
+        Self {
+            mean: select(&self.mean),
+            variance: select(&self.variance),
+        }
+    }
+
+    /// What these become where those of some images move from `old` to `new`: the means by as many
+    /// standard deviations, the variances by the same factor.
+    #[must_use]
+    pub fn moved(&self, old: &Self, new: &Self) -> Self {
+        let mut result = self.clone();
+        let stored = result.mean.iter_mut().zip(&mut result.variance);
+        let old = old.mean.iter().zip(&old.variance);
+        let new = new.mean.iter().zip(&new.variance);
+        for (((mean, variance), old), new) in stored.zip(old).zip(new) {
+            if *old.1 > f64::EPSILON {
+                *mean += (new.0 - old.0) * (*variance / old.1).sqrt();
+                *variance *= new.1 / old.1;
+            } else {
+                (*mean, *variance) = (*new.0, *new.1);
+            }
+        }
+        result
+    }
+}
+
+/// The statistics that the batch norm `node` holds; `None` where that is none, or they are computed.
+#[must_use]
+pub fn stored_statistics(graph: &Graph, node: &str) -> Option<ChannelMoments> {
+    let node = graph.node(node)?;
+    let (Op::BatchNormalization { .. }, [_, _, _, mean, variance]) = (&node.op, &node.inputs[..])
+    else {
+        return None;
+    };
+    let values = |name: &str| {
+        let values = graph.float(name)?.iter();
+        Some(values.map(|&value| f64::from(value)).collect())
+    };
+    Some(ChannelMoments {
+        mean: values(mean)?,
+        variance: values(variance)?,
+    })
+}
+
+/// Writes the statistics of the batch norm `node`.
+pub fn store_statistics(graph: &mut Graph, node: &str, statistics: &ChannelMoments) {
+    let Some([_, _, _, mean, variance]) = graph.node(node).map(|node| &node.inputs[..]) else {
+        return;
+    };
+    let (mean, variance) = (mean.clone(), variance.clone());
+    graph.initializers.insert(mean, vector(&statistics.mean));
+    graph
+        .initializers
+        .insert(variance, vector(&statistics.variance));
 }
 
 /// Mean and variance of each channel of `values` over `batches`.

@@ -13,7 +13,7 @@ mod trainable;
 
 pub use batch_norm::{
     ChannelMoments, KeptChannels, carry_batch_norm, channel_moments, has_batch_norm,
-    reestimate_batch_norm, training_batches,
+    reestimate_batch_norm, store_statistics, stored_statistics, training_batches,
 };
 pub use checkpoint::{CheckpointError, CheckpointFile, CheckpointStore, FitState, NoCheckpoints};
 pub use distillation::Teacher;

@@ -1,0 +1,99 @@
+//! What the next cut is to do: a share of what is left, but no further than the targets on size ask for.
+
+use super::PipelineError;
+use super::choose::{Choice, File, is_within, removes_nothing};
+use super::rounds::Context;
+use super::settings::Removal;
+use crate::graph::{Graph, Size, factored_layers};
+use crate::importance::Scores;
+use crate::prune::{Goal, Per, PruningPlan};
+
+/// What the next cut is to do.
+#[derive(Clone, Debug)]
+pub(super) struct Next {
+    /// The cut of directions, where one can go that far.
+    pub plan: Option<PruningPlan>,
+    /// The size to come to in this round.
+    pub goal: Goal,
+    /// The sizes that all targets ask for; where all of them hold, no more goes. None where there is no
+    /// such target.
+    pub targets: Vec<Goal>,
+}
+
+/// The sizes that the targets ask for, as one network has them in view.
+pub(super) struct Sizes<'c> {
+    context: &'c Context<'c>,
+    choice: Choice<'c>,
+    goals: Vec<Goal>,
+}
+
+impl<'c> Sizes<'c> {
+    pub fn of(context: &'c Context<'c>, graph: &Graph) -> Result<Self, PipelineError> {
+        let settings = &context.settings.prune;
+        let choice = Choice::of(graph, &factored_layers(graph), context.prepared, settings)?;
+        let want = |target: &super::Target| target.want(context.original, context.original_bytes);
+        let wants: Vec<_> = settings
+            .targets
+            .iter()
+            .map(|target| (*target, want(target)))
+            .collect();
+        let goals = choice.goals(
+            &wants,
+            File {
+                bytes: context.original_bytes,
+                params: context.original.params,
+                layers: context.original.layers.len(),
+            },
+        );
+        Ok(Self {
+            context,
+            choice,
+            goals,
+        })
+    }
+
+    /// Whether there are such targets and the network is within them all.
+    pub fn hold(&self) -> bool {
+        self.are_met(self.choice.total)
+    }
+
+    fn are_met(&self, size: Size) -> bool {
+        !self.goals.is_empty() && self.goals.iter().all(|goal| is_within(size, goal))
+    }
+
+    /// The cut that removes the share `step`; `None` where nothing can go.
+    pub fn next(self, scores: &Scores, step: f64) -> Result<Option<Next>, PipelineError> {
+        let settings = &self.context.settings.prune;
+        let mut plan = match settings.removes {
+            Removal::Channels => None,
+            Removal::Basis | Removal::Double => self.choice.plan_step(scores, step)?,
+        };
+        // Where this cut would go below every target on size, cut just as far as the targets.
+        if plan
+            .as_ref()
+            .is_some_and(|plan| self.are_met(plan.predicted))
+        {
+            for goal in &self.goals {
+                let exact = self.choice.plan(scores, *goal)?;
+                if self.are_met(exact.predicted) {
+                    plan = Some(exact);
+                    break;
+                }
+            }
+        }
+        let plan = plan.filter(|plan| !removes_nothing(plan));
+        let goal = match &plan {
+            Some(plan) => match settings.per {
+                Per::Mac => Goal::Macs(plan.predicted.macs),
+                Per::Parameter | Per::Direction => Goal::Params(plan.predicted.params),
+            },
+            None => self.choice.step_goal(step),
+        };
+        let goes_on = plan.is_some() || settings.removes != Removal::Basis;
+        Ok(goes_on.then_some(Next {
+            plan,
+            goal,
+            targets: self.goals,
+        }))
+    }
+}

@@ -1,0 +1,224 @@
+//! Refit of a cut network to the outputs of the uncut one, layer by layer in the order in which they
+//! run, so that each one makes up for what those before it have lost (docs/method.md, section 5).
+
+mod target;
+#[cfg(test)]
+mod tests;
+
+use self::target::{LEAST_IMAGES, Target};
+use super::PipelineError;
+use super::rounds::Context;
+use super::stages::source;
+use crate::data::Batch;
+use crate::exec::{BatchNormMode, Engine};
+use crate::graph::{FactoredKind, Graph, OUTPUT_SCALE, Op, Uses, factored_layers, infer_images};
+use crate::progress::Progress;
+use crate::prune::channels::{self, ChannelPlan};
+use crate::tensor::{Floats, Tensor};
+use crate::train::{
+    TrainError, channel_moments, store_statistics, stored_statistics, training_batches,
+};
+use ndarray::{Axis, IxDyn};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// By the value that a layer or a batch norm makes, its channels in the uncut network that are left, in
+/// order; all of them where it is not named.
+pub type KeptOutputs = BTreeMap<String, Vec<usize>>;
+
+/// `cut` with the projections of its layers fitted anew to what the layers of the uncut network, of
+/// which it was made by cuts of directions and by the cuts of channels `plans`, put out for some
+/// training images. No labels are used.
+pub(super) fn refit(
+    context: &Context<'_>,
+    cut: &Graph,
+    plans: &[ChannelPlan],
+) -> Result<Graph, PipelineError> {
+    let settings = context.settings;
+    let images = settings.prune.refit_images();
+    if images == 0 {
+        return Ok(cut.clone());
+    }
+    let uncut = context.uncut;
+    let size = [
+        context.prepared.preprocess.height,
+        context.prepared.preprocess.width,
+    ];
+    let kept = kept_outputs(uncut, plans, size)?;
+    let batches = training_batches(&source(context.prepared, settings), images, settings.seed)?;
+    refit_layers(
+        context.engine,
+        uncut,
+        cut,
+        &kept,
+        &batches,
+        context.progress,
+    )
+}
+
+/// `cut` with the projection of each factored layer fitted anew, in the order in which they run, to what
+/// the same layer of `uncut` puts out for the images of `batches` (docs/method.md, section 5). Batch norm
+/// normalises as in `uncut`; the statistics of those that no fitted layer feeds are carried over.
+///
+/// # Errors
+/// [`PipelineError`] where a graph does not run.
+pub fn refit_layers(
+    engine: &dyn Engine,
+    uncut: &Graph,
+    cut: &Graph,
+    kept: &KeptOutputs,
+    batches: &[Batch],
+    progress: &dyn Progress,
+) -> Result<Graph, PipelineError> {
+    let layers = factored_layers(cut);
+    let of_projection = |node: &str| layers.iter().find(|layer| layer.projection == node);
+    let mut result = cut.clone();
+    restore_affine(&mut result, uncut, kept);
+    let mut fitted: BTreeSet<String> = BTreeSet::new();
+    progress.begin("refit", cut.nodes.len() as u64);
+    for node in &cut.nodes {
+        if let Some(layer) = of_projection(&node.name) {
+            let target = Target::of(&result, uncut, layer, kept);
+            if let Some(target) = target
+                && let Some(moments) = target.moments(engine, &result, uncut, batches)?
+            {
+                fitted.extend(
+                    target
+                        .store(&mut result, uncut, &moments)?
+                        .into_iter()
+                        .flatten(),
+                );
+            }
+        } else if !fitted.contains(&node.name) {
+            move_statistics(engine, &mut result, uncut, &node.name, kept, batches)?;
+        }
+        progress.advance(1);
+    }
+    progress.end();
+    Ok(result)
+}
+
+/// Gives batch norms and output scales the trained parameters of `uncut` again: what a layer is fitted to
+/// goes with them.
+fn restore_affine(cut: &mut Graph, uncut: &Graph, kept: &KeptOutputs) {
+    for node in &uncut.nodes {
+        let Op::BatchNormalization { .. } = node.op else {
+            continue;
+        };
+        let kept = node.outputs.first().and_then(|output| kept.get(output));
+        for name in node.inputs.iter().skip(1).take(2) {
+            let (Some(whole), Some(now)) = (uncut.float(name), cut.float(name)) else {
+                continue;
+            };
+            let is_inside = kept.is_none_or(|kept| kept.iter().all(|&at| at < whole.len()));
+            if whole.ndim() != 1 || !is_inside {
+                continue;
+            }
+            let left = kept.map_or(whole.clone(), |kept| {
+                whole.select(Axis(0), kept).into_shared()
+            });
+            if left.shape() == now.shape() {
+                cut.initializers.insert(name.clone(), Tensor::F32(left));
+            }
+        }
+    }
+    for (name, tensor) in &mut cut.initializers {
+        if let Tensor::F32(scales) = tensor
+            && name.ends_with(OUTPUT_SCALE)
+        {
+            scales.fill(1.0);
+        }
+    }
+}
+
+/// Moves the statistics of a batch norm that no fitted layer feeds as those of some images move between
+/// the networks; other nodes stay.
+fn move_statistics(
+    engine: &dyn Engine,
+    cut: &mut Graph,
+    uncut: &Graph,
+    norm: &str,
+    kept: &KeptOutputs,
+    batches: &[Batch],
+) -> Result<(), PipelineError> {
+    let uses = Uses::of(cut);
+    let Some(node) = cut.node(norm) else {
+        return Ok(());
+    };
+    let is_shared = node
+        .inputs
+        .iter()
+        .skip(3)
+        .any(|name| uses.readers(name).len() != 1);
+    let (Some(input), Some(made)) = (node.inputs.first().cloned(), node.outputs.first()) else {
+        return Ok(());
+    };
+    let kept = kept.get(made).map(Vec::as_slice);
+    let Some(before) = stored_statistics(uncut, norm).filter(|_| !is_shared) else {
+        return Ok(());
+    };
+    if !uncut.producers().contains_key(input.as_str()) {
+        return Ok(());
+    }
+    let batch_size = batches.first().map_or(1, |batch| batch.labels.len().max(1));
+    let n_batches = batches.len().min(LEAST_IMAGES.div_ceil(batch_size));
+    let measure = |graph: &Graph| {
+        let (values, batches) = ([input.clone()], batches[..n_batches].to_vec());
+        let mut found = channel_moments(engine, graph, &values, BatchNormMode::Stored, batches)?;
+        Ok::<_, TrainError>(found.remove(&input))
+    };
+    let (Some(old), Some(new)) = (measure(uncut)?, measure(cut)?) else {
+        return Ok(());
+    };
+    let moved = before.kept(kept).moved(&old.kept(kept), &new);
+    store_statistics(cut, norm, &moved);
+    Ok(())
+}
+
+/// Which outputs of layers and batch norms are left after `plans`, for images of a height and width.
+fn kept_outputs(
+    uncut: &Graph,
+    plans: &[ChannelPlan],
+    [height, width]: [usize; 2],
+) -> Result<KeptOutputs, PipelineError> {
+    if plans.is_empty() {
+        return Ok(KeptOutputs::new());
+    }
+    // Each weight holds the number of its output, which goes with it through all cuts.
+    let mut numbered = uncut.clone();
+    let layers = factored_layers(uncut);
+    let mut numbers = Vec::new();
+    for layer in &layers {
+        let axis = match layer.kind {
+            FactoredKind::Convolution => 0,
+            FactoredKind::Dense => 1,
+        };
+        numbers.push((&layer.output, &layer.projection_weight, axis));
+    }
+    for node in &uncut.nodes {
+        if let (Op::BatchNormalization { .. }, Some(output), Some(mean)) =
+            (&node.op, node.outputs.first(), node.inputs.get(3))
+        {
+            numbers.push((output, mean, 0));
+        }
+    }
+    for (_, name, axis) in &numbers {
+        if let Some(Tensor::F32(array)) = numbered.initializers.get_mut(*name) {
+            let number = |index: IxDyn| index[*axis] as f32;
+            *array = Floats::from_shape_fn(array.raw_dim(), number);
+        }
+    }
+    for plan in plans {
+        let inferred = infer_images(&numbered, 1, height, width)?;
+        numbered = channels::apply(&numbered, &inferred, plan)?;
+    }
+    let kept = numbers.into_iter().filter_map(|(output, name, axis)| {
+        let array = numbered.float(name)?;
+        let mut first = array.view();
+        for other in (0..array.ndim()).rev().filter(|&other| other != axis) {
+            first = first.index_axis_move(Axis(other), 0);
+        }
+        let numbers = first.iter().map(|&number| number as usize).collect();
+        Some((output.clone(), numbers))
+    });
+    Ok(kept.collect())
+}

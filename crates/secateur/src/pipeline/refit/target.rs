@@ -1,0 +1,288 @@
+//! What a layer of a cut network is to put out, and its fit to that.
+
+use super::super::PipelineError;
+use super::super::basis::feeds_batch_norm;
+use super::KeptOutputs;
+use crate::data::Batch;
+use crate::exec::{BatchNormMode, Engine, Keep, Request, Session, Statistic};
+use crate::graph::{Arithmetic, FactoredKind, FactoredLayer, Graph, OUTPUT_SCALE, Op, Uses};
+use crate::prune::{JointMoments, fit};
+use crate::tensor::Floats;
+use crate::train::{TrainError, store_statistics, stored_statistics};
+use ndarray::{Array1, Axis, Slice, concatenate};
+
+// As many positions as this for each unknown of a row, and at least as many images: neighbouring
+// positions of an image tell much the same.
+const POSITIONS_PER_UNKNOWN: usize = 64;
+// Fewer say too little.
+const LEAST_PER_UNKNOWN: usize = 4;
+// Moments of more values than this take too much memory (170 MB in each of eight partial sums).
+const MAX_VALUES: usize = 4_608;
+pub(super) const LEAST_IMAGES: usize = 256;
+
+/// What a layer of the cut network is to put out.
+pub(super) struct Target<'l> {
+    layer: &'l FactoredLayer,
+    /// The value that the projection reads.
+    inputs: String,
+    /// Its outputs in the uncut network that are left; all where there is none.
+    kept: Option<&'l [usize]>,
+    /// The batch norms that read the output.
+    norms: Vec<String>,
+    /// What the output is added to.
+    stream: Option<Stream>,
+}
+
+/// The value that a layer's output is added to, as in a residual network: what is missing there is
+/// asked of the layer.
+struct Stream {
+    value: String,
+    /// By what each channel is multiplied before it is added: that of batch norm, or 1, as output scales
+    /// are.
+    gain: Vec<f64>,
+}
+
+// Channels of less gain than this share of the largest are not asked to make up for anything.
+const LEAST_GAIN: f64 = 0.01;
+
+impl<'l> Target<'l> {
+    /// `None` where the uncut network has no such output, or batch-norm statistics are shared.
+    pub fn of(
+        cut: &Graph,
+        uncut: &Graph,
+        layer: &'l FactoredLayer,
+        kept: &'l KeptOutputs,
+    ) -> Option<Self> {
+        let uses = Uses::of(cut);
+        uncut.producers().get(layer.output.as_str())?;
+        let kept = kept.get(&layer.output).map(Vec::as_slice);
+        layer.bias_values(cut)?;
+        if layer.rank * layer.shape.groups + layer.shape.co > MAX_VALUES {
+            return None;
+        }
+        let inputs = cut.node(&layer.projection)?.inputs.first()?.clone();
+        let mut norms = Vec::new();
+        if feeds_batch_norm(cut, &uses, &layer.output) {
+            for &reader in uses.readers(&layer.output) {
+                let norm = &cut.nodes[reader];
+                let mut statistics = norm.inputs.iter().skip(3);
+                if statistics.any(|name| uses.readers(name).len() != 1) {
+                    return None;
+                }
+                stored_statistics(uncut, &norm.name)?;
+                norms.push(norm.name.clone());
+            }
+        }
+        Some(Self {
+            stream: Stream::of(cut, uncut, &uses, layer, kept),
+            kept,
+            layer,
+            inputs,
+            norms,
+        })
+    }
+
+    /// The moments of inputs and wanted outputs together; `None` where the values do not go together.
+    pub fn moments(
+        &self,
+        engine: &dyn Engine,
+        cut: &Graph,
+        uncut: &Graph,
+        batches: &[Batch],
+    ) -> Result<Option<JointMoments>, TrainError> {
+        let stream = self.stream.as_ref().map(|stream| stream.value.clone());
+        let values = |first: &str| {
+            [first.to_owned()]
+                .into_iter()
+                .chain(stream.clone())
+                .collect()
+        };
+        let mut ours = session(engine, cut, values(&self.inputs))?;
+        let mut theirs = session(engine, uncut, values(&self.layer.output))?;
+        let mut joint: Option<Statistic> = None;
+        let (mut images, mut positions) = (0, 0);
+        for batch in batches {
+            let (ours, theirs) = (ours.forward(&batch.images)?, theirs.forward(&batch.images)?);
+            let Some(both) = self.join(&ours, &theirs) else {
+                return Ok(None);
+            };
+            images += both.shape()[0];
+            positions += both.len() / both.shape()[1].max(1);
+            joint
+                .get_or_insert_with(|| Statistic::new(Keep::SecondMoment, both.shape()[1]))
+                .fold(both.view());
+            if images >= LEAST_IMAGES && positions >= POSITIONS_PER_UNKNOWN * (self.layer.rank + 1)
+            {
+                break;
+            }
+        }
+        let is_enough = positions >= LEAST_PER_UNKNOWN * (self.layer.rank + 1);
+        Ok(joint.as_ref().filter(|_| is_enough).and_then(joint_moments))
+    }
+
+    /// Inputs and wanted outputs of one batch, `[images, channels, ...]`.
+    fn join(&self, ours: &[Floats], theirs: &[Floats]) -> Option<Floats> {
+        let last = |values: &Floats| Axis(values.ndim().saturating_sub(1));
+        let axis = |values: &Floats| match self.layer.kind {
+            FactoredKind::Convolution => Axis(1),
+            FactoredKind::Dense => last(values),
+        };
+        let left = |values: &Floats| match self.kept {
+            Some(kept) => values.select(axis(values), kept).into_shared(),
+            None => values.clone(),
+        };
+        let whole = theirs.first()?;
+        let channels = whole.shape().get(axis(whole).0)?;
+        if self
+            .kept
+            .is_some_and(|kept| kept.iter().any(|at| at >= channels))
+        {
+            return None;
+        }
+        let mut wanted = left(whole);
+        if let (Some(stream), Some(ours), Some(theirs)) = (&self.stream, ours.get(1), theirs.get(1))
+            && theirs.shape() == whole.shape()
+        {
+            let missing = left(theirs);
+            let channels = axis(&wanted);
+            if missing.shape() == ours.shape() && wanted.shape()[channels.0] == stream.gain.len() {
+                let largest = stream.gain.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+                for (channel, &gain) in stream.gain.iter().enumerate() {
+                    if gain.abs() <= LEAST_GAIN * largest {
+                        continue;
+                    }
+                    let part = Slice::from(channel..=channel);
+                    let mut wanted = wanted.slice_axis_mut(channels, part);
+                    let missing =
+                        &missing.slice_axis(channels, part) - &ours.slice_axis(channels, part);
+                    wanted.scaled_add((1.0 / gain) as f32, &missing);
+                }
+            }
+        }
+        let mut inputs = ours.first()?.view();
+        let mut wanted = wanted.view();
+        if self.layer.kind == FactoredKind::Dense {
+            let (from, to) = (last(ours.first()?).0, 1);
+            if inputs.ndim() != wanted.ndim() || from < to {
+                return None;
+            }
+            // The last axis becomes the second.
+            for at in (to..from).rev() {
+                inputs.swap_axes(at, at + 1);
+                wanted.swap_axes(at, at + 1);
+            }
+        }
+        Some(concatenate(Axis(1), &[inputs, wanted]).ok()?.into_shared())
+    }
+
+    /// Fits the projection, and makes batch norm normalise as in the uncut network. The names of those
+    /// batch norms; `None` where the moments are of no use.
+    pub fn store(
+        self,
+        cut: &mut Graph,
+        uncut: &Graph,
+        moments: &JointMoments,
+    ) -> Result<Option<Vec<String>>, PipelineError> {
+        let start = self.layer.matrices(cut);
+        let Some(found) = start.and_then(|start| fit(start.projection.view(), moments)) else {
+            return Ok(None);
+        };
+        let shifts_norm = self.layer.bias.is_none() && !self.norms.is_empty();
+        if shifts_norm {
+            found.store_rows(cut, self.layer)?;
+        } else {
+            found.store(cut, self.layer)?;
+        }
+        for norm in &self.norms {
+            let Some(statistics) = stored_statistics(uncut, norm) else {
+                continue;
+            };
+            let mut statistics = statistics.kept(self.kept);
+            if shifts_norm {
+                let means = statistics.mean.iter_mut().zip(&found.intercept);
+                means.for_each(|(mean, intercept)| *mean -= intercept);
+            }
+            store_statistics(cut, norm, &statistics);
+        }
+        Ok(Some(self.norms))
+    }
+}
+
+impl Stream {
+    /// The value that the output of `layer` is added to, alone or after batch norm, where it does not
+    /// depend on layers that are still to be fitted.
+    fn of(
+        cut: &Graph,
+        uncut: &Graph,
+        uses: &Uses<'_>,
+        layer: &FactoredLayer,
+        kept: Option<&[usize]>,
+    ) -> Option<Self> {
+        let producers = cut.producers();
+        let mut reader = &cut.nodes[uses.sole_reader(&layer.output)?];
+        let mut value = &layer.output;
+        let mut gain = vec![1.0; layer.shape.co];
+        if let Op::BatchNormalization { epsilon, .. } = reader.op {
+            let scales = cut.float(reader.inputs.get(1)?)?;
+            let statistics = stored_statistics(uncut, &reader.name)?;
+            let variances = statistics.kept(kept).variance;
+            gain = scales
+                .iter()
+                .zip(variances)
+                .map(|(&scale, variance)| f64::from(scale) / (variance + f64::from(epsilon)).sqrt())
+                .collect();
+            value = reader.outputs.first()?;
+            reader = &cut.nodes[uses.sole_reader(value)?];
+        }
+        let is_output_scale = |input: &String| input.ends_with(OUTPUT_SCALE);
+        if reader.op == Op::Arithmetic(Arithmetic::Mul) && reader.inputs.iter().any(is_output_scale)
+        {
+            value = reader.outputs.first()?;
+            reader = &cut.nodes[uses.sole_reader(value)?];
+        }
+        let Op::Arithmetic(Arithmetic::Add) = reader.op else {
+            return None;
+        };
+        let other = reader.inputs.iter().find(|input| *input != value)?;
+        let is_settled = producers.get(other.as_str())? < producers.get(layer.output.as_str())?;
+        let is_known = uncut.producers().contains_key(other.as_str());
+        (is_settled && is_known).then(|| Self {
+            value: other.clone(),
+            gain,
+        })
+    }
+}
+
+fn session<'e>(
+    engine: &'e dyn Engine,
+    graph: &Graph,
+    outputs: Vec<String>,
+) -> Result<Box<dyn Session + 'e>, TrainError> {
+    Ok(engine.session(&Request {
+        graph,
+        outputs,
+        trainable: Vec::new(),
+        taps: Vec::new(),
+        batch_norm: BatchNormMode::Stored,
+    })?)
+}
+
+fn joint_moments(statistic: &Statistic) -> Option<JointMoments> {
+    let Statistic::SecondMoment {
+        count,
+        sum,
+        products,
+        ..
+    } = statistic
+    else {
+        return None;
+    };
+    let count = (*count).max(1) as f64;
+    let mean = Array1::from(sum.clone()) / count;
+    let column = mean.view().insert_axis(Axis(1));
+    let square = column.dot(&mean.view().insert_axis(Axis(0)));
+    Some(JointMoments {
+        covariance: products / count - square,
+        mean,
+    })
+}

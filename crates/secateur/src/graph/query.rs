@@ -123,7 +123,7 @@ impl Graph {
 
 impl Node {
     /// The names in a list of operands that are not left out.
-    pub(super) fn named(operands: &[String]) -> impl Iterator<Item = &str> {
+    pub(crate) fn named(operands: &[String]) -> impl Iterator<Item = &str> {
         operands
             .iter()
             .map(String::as_str)

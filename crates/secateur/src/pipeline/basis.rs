@@ -3,6 +3,7 @@
 
 use super::PipelineError;
 use super::score::Scoring;
+use super::settings::Removal;
 use super::stages::{light_with, source};
 use crate::decompose::{Basis, DecomposeError, Directions, OutputMoments, directions};
 use crate::graph::{FactoredKind, FactoredLayer, Graph, Op, Uses, factored_layers};
@@ -12,13 +13,15 @@ use crate::train::{ChannelAxis, MomentsConfig, Wanted, output_moments};
 use ndarray::Array1;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A network whose layers are written in the directions that are scored.
 #[derive(Clone, Debug)]
 pub(super) struct Ranked {
     pub graph: Graph,
     pub state: RankedState,
+    /// Moments of values of the network, gathered on the way; none where a run goes on from a checkpoint.
+    pub moments: BTreeMap<String, OutputMoments>,
 }
 
 /// What is known of those directions.
@@ -31,14 +34,21 @@ pub(super) struct RankedState {
 }
 
 impl Scoring<'_> {
-    /// The moments of values of `graph`, as the settings want them gathered.
+    /// The moments of all values of `graph` that the cuts of the settings want to know of, in one pass.
     pub(super) fn moments(
         &self,
         graph: &Graph,
-        wanted: &[Wanted],
     ) -> Result<BTreeMap<String, OutputMoments>, PipelineError> {
         let settings = &self.settings.prune;
-        let values: Vec<String> = wanted.iter().map(|wanted| wanted.value.clone()).collect();
+        let mut all = BTreeSet::new();
+        if settings.removes != Removal::Channels {
+            all.extend(factored_layers(graph).iter().map(wanted));
+        }
+        if settings.removes != Removal::Basis {
+            all.extend(self.channel_reads(graph)?);
+        }
+        let all: Vec<Wanted> = all.into_iter().collect();
+        let values: Vec<String> = all.iter().map(|wanted| wanted.value.clone()).collect();
         let config = MomentsConfig {
             images: settings.statistics_images,
             curvature: settings.curvature,
@@ -48,7 +58,7 @@ impl Scoring<'_> {
             self.engine,
             &light_with(graph, &values)?,
             self.logits,
-            wanted,
+            &all,
             &source(self.prepared, self.settings),
             &config,
             self.progress,
@@ -69,11 +79,14 @@ impl Scoring<'_> {
                 scores: taylor,
                 ..RankedState::default()
             };
-            let graph = graph.clone();
-            return Ok(Ranked { graph, state });
+            let (graph, moments) = (graph.clone(), BTreeMap::new());
+            return Ok(Ranked {
+                graph,
+                state,
+                moments,
+            });
         }
-        let wanted: Vec<Wanted> = layers.iter().map(wanted).collect();
-        let moments = self.moments(graph, &wanted)?;
+        let moments = self.moments(graph)?;
         self.progress.begin("bases", layers.len() as u64);
         let found: Vec<Result<Directions, PipelineError>> = layers
             .par_iter()
@@ -93,6 +106,7 @@ impl Scoring<'_> {
         let mut ranked = Ranked {
             graph: graph.clone(),
             state: RankedState::default(),
+            moments: BTreeMap::new(),
         };
         for (layer, found) in layers.iter().zip(found) {
             let found = found?;
@@ -110,6 +124,7 @@ impl Scoring<'_> {
                 ranked.state.means.insert(layer.name.clone(), means);
             }
         }
+        ranked.moments = moments;
         Ok(ranked)
     }
 }

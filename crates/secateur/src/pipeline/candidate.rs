@@ -10,11 +10,10 @@ use super::settings::Removal;
 use super::stages::{light, source};
 use crate::data::Split;
 use crate::graph::{Graph, Op, Size, factored_layers};
-use crate::progress::Silent;
 use crate::prune::channels::ChannelPlan;
 use crate::prune::{LayerPlan, PruningPlan, apply};
 use crate::report::CutKind;
-use crate::train::{KeptChannels, accuracy, carry_batch_norm};
+use crate::train::{KeptChannels, accuracy_on_some, carry_batch_norm};
 
 /// A network after a cut, batch norm carried over, nothing trained.
 #[derive(Clone, Debug)]
@@ -26,6 +25,9 @@ pub(super) struct Candidate {
     /// The channels that this cut takes.
     pub channels: Option<ChannelPlan>,
 }
+
+// Validation images on which two cuts are compared: the same for both, so few tell.
+const COMPARED: usize = 2_048;
 
 /// The cut of `graph` that loses least: of directions, of channels, or of both the one with the lower
 /// loss on validation. `done` holds all cuts of directions so far. `None` where nothing can go that
@@ -69,7 +71,7 @@ pub(super) fn best_cut(
                 && next.targets.iter().all(|target| is_within(size, target));
             of_all || is_within(size, &next.goal)
         };
-        if let Some(cut) = scoring(context).cut_channels(graph, &is_enough, per)? {
+        if let Some(cut) = scoring(context).cut_channels(graph, &ranked.moments, &is_enough, per)? {
             candidates.push(Candidate {
                 kind: CutKind::Channels,
                 graph: carried(context, graph, &cut.graph, &cut.kept)?,
@@ -86,7 +88,8 @@ pub(super) fn best_cut(
         let source = source(context.prepared, context.settings);
         let (engine, logits) = (context.engine, context.logits);
         let graph = light(&candidate.graph)?;
-        let found = accuracy(engine, &graph, logits, &source, Split::Val, &Silent)?;
+        let seed = context.settings.seed;
+        let found = accuracy_on_some(engine, &graph, logits, &source, Split::Val, COMPARED, seed)?;
         judged.push((found.loss, candidate));
     }
     let text = |(loss, candidate): &(f64, Candidate)| {

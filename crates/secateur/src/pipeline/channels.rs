@@ -5,7 +5,7 @@ use super::PipelineError;
 use super::choose::exported_size;
 use super::score::Scoring;
 use super::stages::shapes;
-use crate::decompose::cap_ranks;
+use crate::decompose::{OutputMoments, cap_ranks};
 use crate::graph::{Graph, Inferred, Op, Size, factored_layers};
 use crate::groups::{ChannelGroups, ChannelId, Removed, Role, discover};
 use crate::importance::{Reader, removal_order};
@@ -32,27 +32,42 @@ const RIDGE: f64 = 1e-4;
 const MAX_READ: usize = 4608;
 
 impl Scoring<'_> {
+    /// The values that a cut of channels wants to know of.
+    pub(super) fn channel_reads(&self, graph: &Graph) -> Result<BTreeSet<Wanted>, PipelineError> {
+        let inferred = shapes(graph, self.prepared)?;
+        let groups = discover(graph, &inferred);
+        Ok(wanted_of(&reads(graph, &groups), &groups, &inferred))
+    }
+
     /// Removes the channels that lose least for what they save in the unit `per`, until `is_enough` of
     /// the network as exported, or all that can go where that is too little. `None` where nothing can.
+    ///
+    /// `known` are the moments of `graph`; gathered where there are none.
     pub(super) fn cut_channels(
         &self,
         graph: &Graph,
+        known: &BTreeMap<String, OutputMoments>,
         is_enough: &dyn Fn(Size) -> bool,
         per: Per,
     ) -> Result<Option<ChannelCut>, PipelineError> {
         let inferred = shapes(graph, self.prepared)?;
         let groups = discover(graph, &inferred);
         let reads = reads(graph, &groups);
-        let wanted: BTreeSet<Wanted> = reads
-            .values()
-            .filter_map(|value| wanted(value, &groups, &inferred))
-            .collect();
-        let wanted: Vec<Wanted> = wanted.into_iter().collect();
+        let gathered;
+        let moments = if known.is_empty() {
+            gathered = self.moments(graph)?;
+            &gathered
+        } else {
+            known
+        };
+        let wanted = wanted_of(&reads, &groups, &inferred);
+        let moments = wanted
+            .iter()
+            .filter_map(|wanted| moments.get_key_value(&wanted.value));
         let settings = &self.settings.prune;
-        let moments = self.moments(graph, &wanted)?;
         let (mut readers, mut measured) = (Vec::new(), BTreeSet::new());
         let mut seconds = BTreeMap::new();
-        for (value, known) in &moments {
+        for (value, known) in moments {
             let mean = known.mean.view().insert_axis(ndarray::Axis(1));
             let second = &known.covariance + mean.dot(&mean.t()) * known.positions;
             if let Some(axis) = groups.value(value)
@@ -168,6 +183,17 @@ fn reads(graph: &Graph, groups: &ChannelGroups) -> BTreeMap<String, String> {
             groups.value(value)?;
             Some((name.to_owned(), value.clone()))
         })
+        .collect()
+}
+
+fn wanted_of(
+    reads: &BTreeMap<String, String>,
+    groups: &ChannelGroups,
+    inferred: &Inferred,
+) -> BTreeSet<Wanted> {
+    reads
+        .values()
+        .filter_map(|value| wanted(value, groups, inferred))
         .collect()
 }
 

@@ -166,17 +166,27 @@ fn nothing_left(state: &RoundState, number: usize) -> RoundState {
 fn rank(context: &Context<'_>, graph: &Graph, state: &RoundState) -> Result<Ranked, PipelineError> {
     if context.settings.prune.removes == Removal::Channels {
         let state = RankedState::default();
-        let graph = graph.clone();
-        return Ok(Ranked { graph, state });
+        let (graph, moments) = (graph.clone(), BTreeMap::new());
+        return Ok(Ranked {
+            graph,
+            state,
+            moments,
+        });
     }
     let name = format!("ranked-{:02}", state.round.round);
+    let mut moments = BTreeMap::new();
     let (graph, state) = context.run.stage(&name, context.model, || {
         let layers = factored_layers(graph);
         let scoring = scoring(context);
         let ranked = scoring.rank(graph, &layers, state.scores.clone())?;
+        moments = ranked.moments;
         Ok((ranked.graph, ranked.state))
     })?;
-    Ok(Ranked { graph, state })
+    Ok(Ranked {
+        graph,
+        state,
+        moments,
+    })
 }
 
 /// Trains a cut network, longer where the accuracy asks for it.

@@ -1,7 +1,7 @@
 //! Accuracy of a graph in the engine at hand.
 
 use super::{Source, TrainError, cross_entropy};
-use crate::data::{Augment, Order, Split};
+use crate::data::{Augment, Batch, DataError, Order, Split};
 use crate::exec::{BatchNormMode, Engine, Request};
 use crate::graph::Graph;
 use crate::progress::Progress;
@@ -63,6 +63,46 @@ pub fn accuracy(
     split: Split,
     progress: &dyn Progress,
 ) -> Result<EngineAccuracy, TrainError> {
+    progress.begin("evaluate", source.dataset.len(split) as u64);
+    let batches = source
+        .batches(split, Order::Stored, Augment::None)
+        .inspect(|batch| {
+            if let Ok(batch) = batch {
+                progress.advance(batch.labels.len() as u64);
+            }
+        });
+    let found = over(engine, graph, logits, source, batches)?;
+    progress.end();
+    Ok(found)
+}
+
+/// [`accuracy`] on about `n_images` images of the split, drawn with `seed`; `hits` are in their order.
+///
+/// # Errors
+/// As [`accuracy`].
+pub fn accuracy_on_some(
+    engine: &dyn Engine,
+    graph: &Graph,
+    logits: &str,
+    source: &Source<'_>,
+    split: Split,
+    n_images: usize,
+    seed: u64,
+) -> Result<EngineAccuracy, TrainError> {
+    let n_batches = n_images.div_ceil(source.batch_size.max(1));
+    let batches = source
+        .batches(split, Order::Shuffled { seed, epoch: 0 }, Augment::None)
+        .take(n_batches);
+    over(engine, graph, logits, source, batches)
+}
+
+fn over(
+    engine: &dyn Engine,
+    graph: &Graph,
+    logits: &str,
+    source: &Source<'_>,
+    batches: impl Iterator<Item = Result<Batch, DataError>>,
+) -> Result<EngineAccuracy, TrainError> {
     let mut session = engine.session(&Request {
         graph,
         outputs: vec![logits.to_owned()],
@@ -72,8 +112,7 @@ pub fn accuracy(
     })?;
     let classes = source.dataset.classes().len();
     let (mut hits, mut total_loss) = (Vec::new(), 0.0);
-    progress.begin("evaluate", source.dataset.len(split) as u64);
-    for batch in source.batches(split, Order::Stored, Augment::None) {
+    for batch in batches {
         let batch = batch?;
         let outputs = session.forward(&batch.images)?;
         let scores = &outputs[0];
@@ -87,9 +126,7 @@ pub fn accuracy(
         let loss = cross_entropy(scores, &batch.labels, 0.0);
         hits.extend(loss.hits);
         total_loss += loss.mean * batch.labels.len() as f64;
-        progress.advance(batch.labels.len() as u64);
     }
-    progress.end();
     let n = hits.len();
     let images = n.max(1) as f64;
     Ok(EngineAccuracy {

@@ -17,7 +17,7 @@ pub use batch_norm::{
 };
 pub use checkpoint::{CheckpointError, CheckpointFile, CheckpointStore, FitState, NoCheckpoints};
 pub use distillation::Teacher;
-pub use evaluate::{AccuracyDrop, EngineAccuracy, accuracy};
+pub use evaluate::{AccuracyDrop, EngineAccuracy, accuracy, accuracy_on_some};
 pub use fit::{CheckRecord, FitConfig, FitSummary, Schedule, StepRecord, fit, steps_per_epoch};
 pub use loss::{Loss, cross_entropy, predicted_class};
 pub use moments::{ChannelAxis, Curvature, MomentsConfig, Wanted, output_moments};

@@ -1,10 +1,12 @@
 //! Refit of a cut network to the outputs of the uncut one, layer by layer in the order in which they
 //! run, so that each one makes up for what those before it have lost (docs/method.md, section 5).
 
+mod frontier;
 mod target;
 #[cfg(test)]
 mod tests;
 
+use self::frontier::Frontier;
 use self::target::{LEAST_IMAGES, Target};
 use super::PipelineError;
 use super::rounds::Context;
@@ -74,22 +76,22 @@ pub fn refit_layers(
     let mut result = cut.clone();
     restore_affine(&mut result, uncut, kept);
     let mut fitted: BTreeSet<String> = BTreeSet::new();
+    let mut frontier = Frontier::new(batches);
     progress.begin("refit", cut.nodes.len() as u64);
     for node in &cut.nodes {
         if let Some(layer) = of_projection(&node.name) {
-            let target = Target::of(&result, uncut, layer, kept);
-            if let Some(target) = target
-                && let Some(moments) = target.moments(engine, &result, uncut, batches)?
-            {
-                fitted.extend(
-                    target
-                        .store(&mut result, uncut, &moments)?
-                        .into_iter()
-                        .flatten(),
-                );
+            if let Some(target) = Target::of(&result, uncut, layer, kept) {
+                frontier.advance(engine, &result, uncut)?;
+                if let Some(moments) = target.moments(engine, &result, uncut, &frontier)? {
+                    let norms = target.store(&mut result, uncut, &moments)?;
+                    fitted.extend(norms.into_iter().flatten());
+                }
             }
         } else if !fitted.contains(&node.name) {
-            move_statistics(engine, &mut result, uncut, &node.name, kept, batches)?;
+            move_statistics(engine, &mut result, uncut, &node.name, kept, &mut frontier)?;
+        }
+        for value in &node.outputs {
+            frontier.reached(value, &result, uncut);
         }
         progress.advance(1);
     }
@@ -138,7 +140,7 @@ fn move_statistics(
     uncut: &Graph,
     norm: &str,
     kept: &KeptOutputs,
-    batches: &[Batch],
+    frontier: &mut Frontier,
 ) -> Result<(), PipelineError> {
     let uses = Uses::of(cut);
     let Some(node) = cut.node(norm) else {
@@ -159,14 +161,17 @@ fn move_statistics(
     if !uncut.producers().contains_key(input.as_str()) {
         return Ok(());
     }
-    let batch_size = batches.first().map_or(1, |batch| batch.labels.len().max(1));
-    let n_batches = batches.len().min(LEAST_IMAGES.div_ceil(batch_size));
-    let measure = |graph: &Graph| {
-        let (values, batches) = ([input.clone()], batches[..n_batches].to_vec());
-        let mut found = channel_moments(engine, graph, &values, BatchNormMode::Stored, batches)?;
+    frontier.advance(engine, cut, uncut)?;
+    let measure = |graph: &Graph, batches: &[Batch]| {
+        let batch_size = batches.first().map_or(1, |batch| batch.labels.len().max(1));
+        let some = batches.iter().take(LEAST_IMAGES.div_ceil(batch_size));
+        let (graph, mode) = (frontier.rest(graph), BatchNormMode::Stored);
+        let values = [input.clone()];
+        let mut found = channel_moments(engine, &graph, &values, mode, some.cloned().collect())?;
         Ok::<_, TrainError>(found.remove(&input))
     };
-    let (Some(old), Some(new)) = (measure(uncut)?, measure(cut)?) else {
+    let old = measure(uncut, &frontier.theirs)?;
+    let (Some(old), Some(new)) = (old, measure(cut, &frontier.ours)?) else {
         return Ok(());
     };
     let moved = before.kept(kept).moved(&old.kept(kept), &new);

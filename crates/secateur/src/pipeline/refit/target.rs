@@ -3,7 +3,7 @@
 use super::super::PipelineError;
 use super::super::basis::feeds_batch_norm;
 use super::KeptOutputs;
-use crate::data::Batch;
+use super::frontier::Frontier;
 use crate::exec::{BatchNormMode, Engine, Keep, Request, Session, Statistic};
 use crate::graph::{Arithmetic, FactoredKind, FactoredLayer, Graph, OUTPUT_SCALE, Op, Uses};
 use crate::prune::{JointMoments, fit};
@@ -88,7 +88,7 @@ impl<'l> Target<'l> {
         engine: &dyn Engine,
         cut: &Graph,
         uncut: &Graph,
-        batches: &[Batch],
+        frontier: &Frontier,
     ) -> Result<Option<JointMoments>, TrainError> {
         let stream = self.stream.as_ref().map(|stream| stream.value.clone());
         let values = |first: &str| {
@@ -97,12 +97,13 @@ impl<'l> Target<'l> {
                 .chain(stream.clone())
                 .collect()
         };
-        let mut ours = session(engine, cut, values(&self.inputs))?;
-        let mut theirs = session(engine, uncut, values(&self.layer.output))?;
+        let mut ours = session(engine, &frontier.rest(cut), values(&self.inputs))?;
+        let mut theirs = session(engine, &frontier.rest(uncut), values(&self.layer.output))?;
         let mut joint: Option<Statistic> = None;
         let (mut images, mut positions) = (0, 0);
-        for batch in batches {
-            let (ours, theirs) = (ours.forward(&batch.images)?, theirs.forward(&batch.images)?);
+        for (our_batch, their_batch) in frontier.ours.iter().zip(&frontier.theirs) {
+            let ours = ours.forward(&our_batch.images)?;
+            let theirs = theirs.forward(&their_batch.images)?;
             let Some(both) = self.join(&ours, &theirs) else {
                 return Ok(None);
             };
@@ -253,7 +254,7 @@ impl Stream {
     }
 }
 
-fn session<'e>(
+pub(super) fn session<'e>(
     engine: &'e dyn Engine,
     graph: &Graph,
     outputs: Vec<String>,

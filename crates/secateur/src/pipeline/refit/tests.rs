@@ -204,3 +204,23 @@ fn channels_that_are_left_are_found_again() {
     let after = error(&want, &outputs(&after, &batches));
     assert!(after < before, "{before} {after}");
 }
+
+#[test]
+fn what_is_run_from_the_frontier_is_what_is_run_from_the_images() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let (uncut, batches) = (network(&mut rng), batches(&mut rng));
+    let cut = cut_to(&uncut, 6);
+    let engine = NativeEngine::new();
+    let mut frontier = Frontier::new(&batches);
+    // Inside the block the shortcut is still to be read.
+    for value in ["first.relu", "inner.relu"] {
+        frontier.reached(value, &cut, &uncut);
+    }
+    frontier.advance(&engine, &cut, &uncut).unwrap();
+    let rest = frontier.rest(&cut);
+    assert_eq!(rest.inputs[0].name, "first.relu");
+    let (whole, part) = (outputs(&cut, &batches), outputs(&rest, &frontier.ours));
+    assert_eq!(whole, part);
+    let theirs = outputs(&frontier.rest(&uncut), &frontier.theirs);
+    assert_eq!(theirs, outputs(&uncut, &batches));
+}

@@ -4,37 +4,64 @@ use crate::tensor::Floats;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// Buffers that nothing reads any more, by length.
+/// Buffers that nothing reads any more, by length. No more are held than a pass takes: operators that
+/// make their own arrays give more back than they take.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
-    free: RefCell<BTreeMap<usize, Vec<Vec<f32>>>>,
+    shelves: RefCell<BTreeMap<usize, Shelf>>,
+}
+
+/// The buffers of one length.
+#[derive(Debug, Default)]
+struct Shelf {
+    free: Vec<Vec<f32>>,
+    /// How many this pass has taken, and the one before.
+    taken: [usize; 2],
 }
 
 /// Shorter buffers come from the allocator's own lists fast enough.
 const SHORTEST: usize = 1 << 12;
 
 impl Buffers {
+    /// A pass over the network begins.
+    pub(super) fn begin(&self) {
+        for shelf in self.shelves.borrow_mut().values_mut() {
+            shelf.taken = [0, shelf.taken[0]];
+        }
+    }
+
     /// A buffer of `len` floats. What they hold is left over from earlier use.
     pub(super) fn take(&self, len: usize) -> Vec<f32> {
-        let free = self.free.borrow_mut().get_mut(&len).and_then(Vec::pop);
+        let mut shelves = self.shelves.borrow_mut();
+        let shelf = shelves.entry(len).or_default();
+        shelf.taken[0] += 1;
+        let free = shelf.free.pop();
         free.unwrap_or_else(|| vec![0.0; len])
     }
 
     /// Takes the memory of an array back where nothing else holds it.
     pub(super) fn give(&self, array: Floats) {
-        if array.len() < SHORTEST {
+        let len = array.len();
+        if len < SHORTEST {
             return;
         }
-        if let Ok(array) = array.try_into_owned_nocopy() {
+        let mut shelves = self.shelves.borrow_mut();
+        let Some(shelf) = shelves.get_mut(&len) else {
+            return; // Nobody asks for this length.
+        };
+        if shelf.free.len() < shelf.taken[0].max(shelf.taken[1])
+            && let Ok(array) = array.try_into_owned_nocopy()
+        {
             let (buffer, _) = array.into_raw_vec_and_offset();
-            let mut free = self.free.borrow_mut();
-            free.entry(buffer.len()).or_default().push(buffer);
+            if buffer.len() == len {
+                shelf.free.push(buffer);
+            }
         }
     }
 
     /// Lets all buffers go: the next step has other sizes.
     pub(super) fn clear(&self) {
-        self.free.borrow_mut().clear();
+        self.shelves.borrow_mut().clear();
     }
 }
 
@@ -43,24 +70,43 @@ mod tests {
     use super::*;
     use ndarray::{ArcArray, IxDyn};
 
+    fn is_fresh(buffer: &[f32]) -> bool {
+        buffer.iter().all(|&value| value == 0.0)
+    }
+
+    fn array(len: usize) -> Floats {
+        ArcArray::from_elem(IxDyn(&[len]), 3.0)
+    }
+
     #[test]
     fn only_memory_that_nothing_else_holds_comes_back() {
         let buffers = Buffers::default();
-        let array: Floats = ArcArray::from_elem(IxDyn(&[2, SHORTEST]), 3.0);
-        let held = array.clone();
-        buffers.give(array);
-        let is_fresh = |buffer: &[f32]| buffer.iter().all(|&value| value == 0.0);
         assert!(is_fresh(&buffers.take(2 * SHORTEST)));
+        let held = array(2 * SHORTEST);
         buffers.give(held.clone());
         assert!(is_fresh(&buffers.take(2 * SHORTEST)));
         buffers.give(held);
         assert_eq!(buffers.take(2 * SHORTEST), vec![3.0; 2 * SHORTEST]);
         // Another length, a short one, and after all were let go.
-        let array = |len: usize| ArcArray::from_elem(IxDyn(&[len]), 3.0);
         buffers.give(array(2 * SHORTEST));
         buffers.give(array(SHORTEST - 1));
         assert!(is_fresh(&buffers.take(SHORTEST)) && is_fresh(&buffers.take(SHORTEST - 1)));
         buffers.clear();
         assert!(is_fresh(&buffers.take(2 * SHORTEST)));
+    }
+
+    #[test]
+    fn no_more_is_held_than_a_pass_takes() {
+        let buffers = Buffers::default();
+        for _ in 0..10 {
+            buffers.begin();
+            let taken = [buffers.take(SHORTEST), buffers.take(SHORTEST)];
+            drop(taken);
+            (0..5).for_each(|_| buffers.give(array(SHORTEST)));
+            (0..5).for_each(|_| buffers.give(array(3 * SHORTEST)));
+        }
+        let shelves = buffers.shelves.borrow();
+        let held: usize = shelves.values().map(|shelf| shelf.free.len()).sum();
+        assert_eq!(held, 2);
     }
 }

@@ -104,6 +104,7 @@ impl NativeSession {
             Pass::Forward => &plan.forward,
             Pass::Step => &plan.step,
         };
+        self.buffers.begin();
         let mut record = Record::default();
         let name = self.input.clone();
         self.taps.fold(&name, Of::Activation, input)?;

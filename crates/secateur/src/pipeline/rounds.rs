@@ -338,15 +338,18 @@ fn spent(context: &Context<'_>, drop: &AccuracyDrop) -> Option<f64> {
 
 fn note_round(context: &Context<'_>, round: &Round) {
     let share = |now: u64, before: u64| 100.0 * now as f64 / before.max(1) as f64;
+    let is_trained = round.recovered || context.settings.prune.window_steps() > 0;
+    let trained = match is_trained {
+        true => format!(", {:.2} % after training", 100.0 * round.val_top1),
+        false => String::new(),
+    };
     context.progress.note(&format!(
-        "round {}, {}: parameters {:.1} %, MACs {:.1} %, validation top-1 {:.2} % after the cut, \
-         {:.2} % after training ({})",
+        "round {}, {}: parameters {:.1} %, MACs {:.1} %, validation top-1 {:.2} % after the cut{trained} ({})",
         round.round,
         round.kind.map_or("", CutKind::name),
         share(round.size.params, context.original.params),
         share(round.size.macs, context.original.macs),
         100.0 * round.val_top1_cut,
-        100.0 * round.val_top1,
         if round.accepted { "kept" } else { "taken back" },
     ));
 }

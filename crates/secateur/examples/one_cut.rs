@@ -266,13 +266,7 @@ fn accuracy(
     tested: usize,
 ) -> Result<f64> {
     use secateur::data::{Augment, Order};
-    let mut session = engine.session(&Request {
-        graph,
-        outputs: vec![logits.to_owned()],
-        trainable: Vec::new(),
-        taps: Vec::new(),
-        batch_norm: BatchNormMode::Stored,
-    })?;
+    let mut session = engine.session(&Request::evaluation(graph, vec![logits.to_owned()]))?;
     let (mut hits, mut n) = (0, 0);
     for batch in source.batches(Split::Test, Order::Stored, Augment::None) {
         let batch = batch?;

@@ -81,6 +81,20 @@ pub struct Request<'a> {
     pub batch_norm: BatchNormMode,
 }
 
+impl<'a> Request<'a> {
+    /// The values `outputs` of a network in evaluation, and nothing else.
+    #[must_use]
+    pub fn evaluation(graph: &'a Graph, outputs: Vec<String>) -> Self {
+        Self {
+            graph,
+            outputs,
+            trainable: Vec::new(),
+            taps: Vec::new(),
+            batch_norm: BatchNormMode::Stored,
+        }
+    }
+}
+
 /// Makes sessions. Implementations are each other's oracle.
 pub trait Engine: Send + Sync {
     /// The engine's name, as reports show it.

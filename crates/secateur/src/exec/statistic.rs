@@ -4,7 +4,7 @@
 //! on the number of threads.
 
 use super::Keep;
-use ndarray::{Array2, ArrayView3, ArrayViewD, s};
+use ndarray::{Array1, Array2, ArrayView3, ArrayViewD, Axis, s};
 use rayon::prelude::*;
 
 /// What a tap has gathered, in `f64`.
@@ -58,6 +58,24 @@ impl Statistic {
                 products: Array2::zeros((channels, channels)),
             },
         }
+    }
+
+    /// The mean over images and positions, and the covariance; `None` where single channels are kept.
+    pub(crate) fn mean_and_covariance(&self) -> Option<(Array1<f64>, Array2<f64>)> {
+        let Self::SecondMoment {
+            count,
+            sum,
+            products,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let count = (*count).max(1) as f64;
+        let mean = Array1::from(sum.clone()) / count;
+        let column = mean.view().insert_axis(Axis(1));
+        let square = column.dot(&mean.view().insert_axis(Axis(0)));
+        Some((mean, products / count - square))
     }
 
     /// The number of channels.

@@ -106,7 +106,7 @@ impl Scoring<'_> {
         let mut ranked = Ranked {
             graph: graph.clone(),
             state: RankedState::default(),
-            moments: BTreeMap::new(),
+            moments,
         };
         for (layer, found) in layers.iter().zip(found) {
             let found = found?;
@@ -124,7 +124,6 @@ impl Scoring<'_> {
                 ranked.state.means.insert(layer.name.clone(), means);
             }
         }
-        ranked.moments = moments;
         Ok(ranked)
     }
 }

@@ -8,7 +8,7 @@ use super::{PipelineError, Prepared, Removal, Resume, Run, RunKey, Settings, Tar
 use crate::cost::{self, Cost};
 use crate::data::{Augment, Order, Split};
 use crate::decompose::{Basis, DecomposeSummary, convolutions, examine};
-use crate::exec::{BatchNormMode, Engine, Request};
+use crate::exec::{Engine, Request};
 use crate::files::{check_writable, remove_leftovers, write_atomic};
 use crate::fold::{FoldConfig, FoldSummary, Form, fold};
 use crate::graph::{Graph, factored_layers};
@@ -225,13 +225,9 @@ fn compare(
     exported: &[u8],
 ) -> Result<VerifyResult, PipelineError> {
     let output = graph.outputs[0].name.clone();
-    let mut session = context.engine.session(&Request {
-        graph,
-        outputs: vec![output],
-        trainable: Vec::new(),
-        taps: Vec::new(),
-        batch_norm: BatchNormMode::Stored,
-    })?;
+    let mut session = context
+        .engine
+        .session(&Request::evaluation(graph, vec![output]))?;
     let source = source(context.prepared, context.settings);
     let n_batches = context.settings.verify.images.div_ceil(source.batch_size);
     let batches = source

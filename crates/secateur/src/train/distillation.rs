@@ -1,7 +1,7 @@
 //! Training towards the scores of another network (Hinton et al., arXiv 1503.02531).
 
 use super::{Loss, TrainError};
-use crate::exec::{BatchNormMode, Engine, Request, Session};
+use crate::exec::{Engine, Request, Session};
 use crate::graph::Graph;
 use crate::tensor::Floats;
 use ndarray::{ArcArray, IxDyn};
@@ -26,13 +26,7 @@ impl Teacher {
         engine: &'e dyn Engine,
         logits: &str,
     ) -> Result<Box<dyn Session + 'e>, TrainError> {
-        Ok(engine.session(&Request {
-            graph: &self.graph,
-            outputs: vec![logits.to_owned()],
-            trainable: Vec::new(),
-            taps: Vec::new(),
-            batch_norm: BatchNormMode::Stored,
-        })?)
+        Ok(engine.session(&Request::evaluation(&self.graph, vec![logits.to_owned()]))?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Source, TrainError, cross_entropy};
 use crate::data::{Augment, Batch, DataError, Order, Split};
-use crate::exec::{BatchNormMode, Engine, Request};
+use crate::exec::{Engine, Request};
 use crate::graph::Graph;
 use crate::progress::Progress;
 use serde::{Deserialize, Serialize};
@@ -103,13 +103,7 @@ fn over(
     source: &Source<'_>,
     batches: impl Iterator<Item = Result<Batch, DataError>>,
 ) -> Result<EngineAccuracy, TrainError> {
-    let mut session = engine.session(&Request {
-        graph,
-        outputs: vec![logits.to_owned()],
-        trainable: Vec::new(),
-        taps: Vec::new(),
-        batch_norm: BatchNormMode::Stored,
-    })?;
+    let mut session = engine.session(&Request::evaluation(graph, vec![logits.to_owned()]))?;
     let classes = source.dataset.classes().len();
     let (mut hits, mut total_loss) = (Vec::new(), 0.0);
     for batch in batches {

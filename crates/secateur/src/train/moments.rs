@@ -7,7 +7,7 @@ use crate::exec::{BatchNormMode, Engine, Keep, Of, Request, Statistic, Tap};
 use crate::graph::Graph;
 use crate::progress::Progress;
 use crate::tensor::Floats;
-use ndarray::{ArcArray, Array1, Array2, Axis, IxDyn};
+use ndarray::{ArcArray, Array2, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -110,23 +110,13 @@ pub fn output_moments(
     progress.end();
     let statistics = session.take_statistics();
     let moments = |value: &Wanted| {
-        let Some(Statistic::SecondMoment {
-            images,
-            count,
-            sum,
-            products,
-        }) = statistics.get(&tap(value, Of::Activation))
-        else {
+        let activation = statistics.get(&tap(value, Of::Activation))?;
+        let Statistic::SecondMoment { images, count, .. } = activation else {
             return None;
         };
-        let (images, count) = ((*images).max(1) as f64, (*count).max(1) as f64);
-        let positions = count / images;
-        let mean = Array1::from(sum.clone()) / count;
-        let square = mean
-            .view()
-            .insert_axis(Axis(1))
-            .dot(&mean.view().insert_axis(Axis(0)));
-        let covariance = (products / count - square) * positions;
+        let (mean, covariance) = activation.mean_and_covariance()?;
+        let positions = (*count).max(1) as f64 / (*images).max(1) as f64;
+        let covariance = covariance * positions;
         let gradient = match statistics.get(&tap(value, Of::Gradient)) {
             Some(Statistic::SecondMoment {
                 count, products, ..

@@ -7,7 +7,7 @@
 
 use super::{NewHead, TransferError};
 use crate::data::{Augment, Order, Split};
-use crate::exec::{BatchNormMode, Engine, Request};
+use crate::exec::{Engine, Request};
 use crate::graph::Graph;
 use crate::progress::Progress;
 use crate::tensor::{Floats, Tensor};
@@ -138,13 +138,10 @@ fn features(
     progress: &dyn Progress,
     take: &mut dyn FnMut(Array2<f64>, &[usize]),
 ) -> Result<(), TransferError> {
-    let mut session = engine.session(&Request {
-        graph: &new.graph,
-        outputs: vec![new.head.features.clone()],
-        trainable: Vec::new(),
-        taps: Vec::new(),
-        batch_norm: BatchNormMode::Stored,
-    })?;
+    let mut session = engine.session(&Request::evaluation(
+        &new.graph,
+        vec![new.head.features.clone()],
+    ))?;
     for batch in source.batches(split, Order::Stored, Augment::None) {
         let batch = batch.map_err(TrainError::from)?;
         let outputs = session.forward(&batch.images)?;

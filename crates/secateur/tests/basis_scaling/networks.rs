@@ -5,7 +5,7 @@
 //! other: outputs are compared to 1e-3 of the largest.
 
 use secateur::decompose::{DecomposeConfig, Kept, OutputScale, convolutions, factored_layers};
-use secateur::exec::{BatchNormMode, Engine, NativeEngine, Request};
+use secateur::exec::{Engine, NativeEngine, Request};
 use secateur::fold::{FoldConfig, SizeRule, fold};
 use secateur::graph::Graph;
 use secateur::onnx;
@@ -40,13 +40,7 @@ fn images(folder: &std::path::Path, pixel: impl Fn(usize, f32) -> f32) -> Floats
 }
 
 fn forward(graph: &Graph, input: &Floats) -> Floats {
-    let request = Request {
-        graph,
-        outputs: vec![graph.outputs[0].name.clone()],
-        trainable: Vec::new(),
-        taps: Vec::new(),
-        batch_norm: BatchNormMode::Stored,
-    };
+    let request = Request::evaluation(graph, vec![graph.outputs[0].name.clone()]);
     let engine = NativeEngine::new();
     let mut session = engine.session(&request).unwrap();
     session.forward(input).unwrap().remove(0)

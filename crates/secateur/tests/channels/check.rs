@@ -4,7 +4,7 @@ use ndarray::{ArcArray, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use secateur::cost;
-use secateur::exec::{BatchNormMode, Engine, Request};
+use secateur::exec::{Engine, Request};
 use secateur::graph::{Graph, infer};
 use secateur::groups::{ChannelGroups, ChannelId, Removed, discover};
 use secateur::onnx::{self, Model};
@@ -32,13 +32,7 @@ pub fn noise(shape: &[usize], seed: u64) -> Floats {
 
 pub fn forward(engine: &dyn Engine, graph: &Graph, input: &Floats) -> Vec<Floats> {
     let outputs = graph.outputs.iter().map(|output| output.name.clone());
-    let request = Request {
-        graph,
-        outputs: outputs.collect(),
-        trainable: Vec::new(),
-        taps: Vec::new(),
-        batch_norm: BatchNormMode::Stored,
-    };
+    let request = Request::evaluation(graph, outputs.collect());
     let mut session = engine.session(&request).unwrap();
     session.forward(input).unwrap()
 }

@@ -8,7 +8,7 @@ mod cases;
 mod table;
 
 use cases::{Case, Expected, suite};
-use secateur::exec::{BatchNormMode, BurnEngine, Engine, NativeEngine, Request};
+use secateur::exec::{BurnEngine, Engine, NativeEngine, Request};
 use secateur::graph::{Graph, Inferred, infer};
 use secateur::onnx::{self, Model};
 use secateur::tensor::{Floats, Tensor};
@@ -175,13 +175,10 @@ fn check_constants(case: &Case, graph: &Graph, inferred: &Inferred) -> Result<()
 }
 
 fn request<'g>(graph: &'g Graph, outputs: &[&Expected]) -> Request<'g> {
-    Request {
+    Request::evaluation(
         graph,
-        outputs: outputs.iter().map(|output| output.name.clone()).collect(),
-        trainable: Vec::new(),
-        taps: Vec::new(),
-        batch_norm: BatchNormMode::Stored,
-    }
+        outputs.iter().map(|output| output.name.clone()).collect(),
+    )
 }
 
 fn compare(expected: &Expected, got: &Tensor) -> Result<(), String> {

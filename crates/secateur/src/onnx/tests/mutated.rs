@@ -4,7 +4,7 @@
 
 use super::fixtures;
 use crate::decompose::{DecomposeConfig, OutputScale, convolutions};
-use crate::exec::{BatchNormMode, Engine, NativeEngine, Request};
+use crate::exec::{Engine, NativeEngine, Request};
 use crate::fold::{FoldConfig, fold};
 use crate::graph::{Graph, infer_images};
 use crate::groups::{ChannelId, Removed, discover};
@@ -251,17 +251,14 @@ fn run(graph: &Graph, shape: [usize; 4]) {
         return;
     }
     let engine = NativeEngine::new();
-    let session = engine.session(&Request {
+    let session = engine.session(&Request::evaluation(
         graph,
-        outputs: graph
+        graph
             .outputs
             .iter()
             .map(|output| output.name.clone())
             .collect(),
-        trainable: Vec::new(),
-        taps: Vec::new(),
-        batch_norm: BatchNormMode::Stored,
-    });
+    ));
     if let Ok(mut session) = session {
         drop(session.forward(&Floats::from_elem(IxDyn(&shape), 0.5)));
     }

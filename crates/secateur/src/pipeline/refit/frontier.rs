@@ -1,9 +1,8 @@
 //! How far a refit has come: values of both networks from which the rest can be run, so that no layer
 //! costs a pass through all that come before it.
 
-use super::target::session;
 use crate::data::Batch;
-use crate::exec::Engine;
+use crate::exec::{Engine, Request};
 use crate::graph::{Graph, Node, ValueDecl};
 use crate::tensor::ElementType;
 use crate::train::TrainError;
@@ -55,7 +54,7 @@ impl Frontier {
         let mut bytes = 0;
         for (graph, batches) in [(cut, &self.ours), (uncut, &self.theirs)] {
             let part = self.rest(graph);
-            let mut session = session(engine, &part, vec![next.clone()])?;
+            let mut session = engine.session(&Request::evaluation(&part, vec![next.clone()]))?;
             let mut made = Vec::with_capacity(batches.len());
             for batch in batches {
                 let images = session.forward(&batch.images)?.remove(0);

@@ -142,23 +142,17 @@ fn move_statistics(
     kept: &KeptOutputs,
     frontier: &mut Frontier,
 ) -> Result<(), PipelineError> {
-    let uses = Uses::of(cut);
-    let Some(node) = cut.node(norm) else {
+    let (Some(before), Some(node)) = (stored_statistics(uncut, norm), cut.node(norm)) else {
         return Ok(());
     };
-    let is_shared = node
-        .inputs
-        .iter()
-        .skip(3)
-        .any(|name| uses.readers(name).len() != 1);
+    let uses = Uses::of(cut);
+    let mut statistics = node.inputs.iter().skip(3);
+    let is_shared = statistics.any(|name| uses.readers(name).len() != 1);
     let (Some(input), Some(made)) = (node.inputs.first().cloned(), node.outputs.first()) else {
         return Ok(());
     };
     let kept = kept.get(made).map(Vec::as_slice);
-    let Some(before) = stored_statistics(uncut, norm).filter(|_| !is_shared) else {
-        return Ok(());
-    };
-    if !uncut.producers().contains_key(input.as_str()) {
+    if is_shared || !uncut.producers().contains_key(input.as_str()) {
         return Ok(());
     }
     frontier.advance(engine, cut, uncut)?;

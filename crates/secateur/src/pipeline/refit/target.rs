@@ -4,12 +4,12 @@ use super::super::PipelineError;
 use super::super::basis::feeds_batch_norm;
 use super::KeptOutputs;
 use super::frontier::Frontier;
-use crate::exec::{BatchNormMode, Engine, Keep, Request, Session, Statistic};
+use crate::exec::{Engine, Keep, Request, Statistic};
 use crate::graph::{Arithmetic, FactoredKind, FactoredLayer, Graph, OUTPUT_SCALE, Op, Uses};
 use crate::prune::{JointMoments, fit};
 use crate::tensor::Floats;
 use crate::train::{TrainError, store_statistics, stored_statistics};
-use ndarray::{Array1, Axis, Slice, concatenate};
+use ndarray::{Axis, Slice, concatenate};
 
 // As many positions as this for each unknown of a row, and at least as many images: neighbouring
 // positions of an image tell much the same.
@@ -97,8 +97,14 @@ impl<'l> Target<'l> {
                 .chain(stream.clone())
                 .collect()
         };
-        let mut ours = session(engine, &frontier.rest(cut), values(&self.inputs))?;
-        let mut theirs = session(engine, &frontier.rest(uncut), values(&self.layer.output))?;
+        let mut ours = engine.session(&Request::evaluation(
+            &frontier.rest(cut),
+            values(&self.inputs),
+        ))?;
+        let mut theirs = engine.session(&Request::evaluation(
+            &frontier.rest(uncut),
+            values(&self.layer.output),
+        ))?;
         let mut joint: Option<Statistic> = None;
         let (mut images, mut positions) = (0, 0);
         for (our_batch, their_batch) in frontier.ours.iter().zip(&frontier.theirs) {
@@ -118,7 +124,9 @@ impl<'l> Target<'l> {
             }
         }
         let is_enough = positions >= LEAST_PER_UNKNOWN * (self.layer.rank + 1);
-        Ok(joint.as_ref().filter(|_| is_enough).and_then(joint_moments))
+        let joint = joint.filter(|_| is_enough);
+        let found = joint.and_then(|joint| joint.mean_and_covariance());
+        Ok(found.map(|(mean, covariance)| JointMoments { mean, covariance }))
     }
 
     /// Inputs and wanted outputs of one batch, `[images, channels, ...]`.
@@ -252,38 +260,4 @@ impl Stream {
             gain,
         })
     }
-}
-
-pub(super) fn session<'e>(
-    engine: &'e dyn Engine,
-    graph: &Graph,
-    outputs: Vec<String>,
-) -> Result<Box<dyn Session + 'e>, TrainError> {
-    Ok(engine.session(&Request {
-        graph,
-        outputs,
-        trainable: Vec::new(),
-        taps: Vec::new(),
-        batch_norm: BatchNormMode::Stored,
-    })?)
-}
-
-fn joint_moments(statistic: &Statistic) -> Option<JointMoments> {
-    let Statistic::SecondMoment {
-        count,
-        sum,
-        products,
-        ..
-    } = statistic
-    else {
-        return None;
-    };
-    let count = (*count).max(1) as f64;
-    let mean = Array1::from(sum.clone()) / count;
-    let column = mean.view().insert_axis(Axis(1));
-    let square = column.dot(&mean.view().insert_axis(Axis(0)));
-    Some(JointMoments {
-        covariance: products / count - square,
-        mean,
-    })
 }

@@ -67,13 +67,10 @@ fn batches(rng: &mut ChaCha8Rng) -> Vec<Batch> {
 fn outputs(graph: &Graph, batches: &[Batch]) -> Vec<Floats> {
     let engine = NativeEngine::new();
     let mut session = engine
-        .session(&Request {
+        .session(&Request::evaluation(
             graph,
-            outputs: vec![graph.outputs[0].name.clone()],
-            trainable: Vec::new(),
-            taps: Vec::new(),
-            batch_norm: BatchNormMode::Stored,
-        })
+            vec![graph.outputs[0].name.clone()],
+        ))
         .unwrap();
     let run = |batch: &Batch| session.forward(&batch.images).unwrap().remove(0);
     batches.iter().map(run).collect()

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::exec::{BatchNormMode, Engine, NativeEngine, Request};
+use crate::exec::{Engine, NativeEngine, Request};
 use crate::graph::samples::{Builder, resnet20};
 use crate::graph::{Activation, ConvAttrs, Dim, Op, ValueDecl, infer_images};
 use crate::tensor::{ElementType, Floats, Tensor};
@@ -45,13 +45,7 @@ fn noise(shape: &[usize], seed: u64) -> Floats {
 }
 
 fn values(graph: &Graph, outputs: &[&str], input: &Floats) -> Vec<Floats> {
-    let request = Request {
-        graph,
-        outputs: outputs.iter().map(|&name| name.to_owned()).collect(),
-        trainable: Vec::new(),
-        taps: Vec::new(),
-        batch_norm: BatchNormMode::Stored,
-    };
+    let request = Request::evaluation(graph, outputs.iter().map(|&name| name.to_owned()).collect());
     let engine = NativeEngine::new();
     let mut session = engine.session(&request).unwrap();
     session.forward(input).unwrap()

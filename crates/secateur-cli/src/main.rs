@@ -51,5 +51,6 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Fold(args) => commands::fold::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args, &progress),
         Command::Verify(args) => commands::verify::run(args, &progress),
+        Command::Bench(args) => commands::bench::run(args, &progress),
     }
 }

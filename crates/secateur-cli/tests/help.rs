@@ -7,7 +7,7 @@ mod command;
 use command::{Place, assert_committed};
 use std::path::Path;
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 10] = [
     "demo",
     "inspect",
     "compress",
@@ -17,6 +17,7 @@ const COMMANDS: [&str; 9] = [
     "fold",
     "evaluate",
     "verify",
+    "bench",
 ];
 
 #[test]

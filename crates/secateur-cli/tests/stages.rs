@@ -248,6 +248,7 @@ fn compress_prints_the_object_and_fills_the_folder_of_the_run() {
         "/verify/max_abs_diff",
         "/verify/top1_agreement",
         "/verify/runtime",
+        "/latency/models/1/p50_ms",
         "/seconds/transfer",
         "/seconds/statistics",
         "/seconds/train",
@@ -435,4 +436,58 @@ fn batch_norm_is_carried_over_a_cut() {
         before, after,
         "the statistics are those of the network before the cut"
     );
+}
+
+#[test]
+fn rounds_for_time_keep_what_is_faster_and_go_on_from_what_was_measured() {
+    let place = with_model();
+    let mut arguments = compress();
+    let target = arguments.len() - 1;
+    arguments[target] = "acc-drop=90pp";
+    arguments.extend(["--per", "time", "--double", "--statistics-images", "96"]);
+    let report = object(&place, &arguments);
+    let rounds = report["rounds"].as_array().unwrap();
+    let nanos = |round: &Value| round["size"]["nanos"].as_u64().unwrap();
+    let kept: Vec<u64> = rounds
+        .iter()
+        .filter(|round| round["accepted"] == true)
+        .map(nanos)
+        .collect();
+    assert!(kept[0] > 0);
+    assert!(kept.windows(2).all(|pair| pair[1] < pair[0]), "{kept:?}");
+    // Times differ from run to run, but a run that goes on makes the choices of the first.
+    let last = format!("run/checkpoints/round-{:02}.json", rounds.len() - 1);
+    for name in ["out.onnx", "run/checkpoints/finetune.json", &last] {
+        std::fs::remove_file(place.path().join(name)).unwrap();
+    }
+    arguments.push("--resume");
+    let resumed = object(&place, &arguments);
+    let kept_again = resumed["rounds"].as_array().unwrap();
+    let all_but_last = rounds.len() - 1;
+    assert_eq!(kept_again[..all_but_last], rounds[..all_but_last]);
+}
+
+#[test]
+fn files_are_timed_in_turns() {
+    let place = with_model();
+    let report = object(
+        &place,
+        &[
+            "bench",
+            "model.onnx",
+            "model.onnx",
+            "--runs",
+            "6",
+            "--batch-size",
+            "2",
+        ],
+    );
+    assert_eq!(report["runs"], 6);
+    assert_eq!(report["input"][0], 2);
+    let models = report["models"].as_array().unwrap();
+    assert_eq!(models[0]["speedup"], 1.0);
+    for model in models {
+        let (p50, p95) = (&model["p50_ms"], &model["p95_ms"]);
+        assert!(p50.as_f64().unwrap() > 0.0 && p95.as_f64() >= p50.as_f64());
+    }
 }

@@ -87,11 +87,7 @@ fn main() -> Result<()> {
         .filter_map(|layer| Some(Candidate::new(layer, layer.positions(&inferred)?)))
         .collect();
     let full = candidates.iter().fold(Size::default(), |sum, candidate| {
-        let size = candidate.shape.size_at(candidate.rank, candidate.positions);
-        Size {
-            params: sum.params + size.params,
-            macs: sum.macs + size.macs,
-        }
+        sum.plus(candidate.size_at(candidate.rank))
     });
     let whole = exported(&graph, &prepared)?;
     let methods = if methods.is_empty() {
@@ -219,6 +215,7 @@ fn exported(graph: &Graph, prepared: &Prepared) -> Result<Size> {
     Ok(Size {
         params: cost.params,
         macs: cost.macs,
+        nanos: 0,
     })
 }
 

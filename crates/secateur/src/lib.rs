@@ -3,6 +3,7 @@
 //! Every stage takes a [`graph::Graph`] and gives back a new one with a summary; only [`pipeline`]
 //! knows their order.
 
+pub mod bench;
 pub mod cost;
 pub mod data;
 pub mod decompose;

@@ -83,6 +83,28 @@ pub struct RuntimeArgs {
     pub runtime: Option<RuntimeKind>,
 }
 
+/// What is measured of exported files.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Runtime options")]
+pub struct LatencyArgs {
+    #[arg(
+        long,
+        value_name = "N",
+        help = stated(
+            "Images in a run whose latency is measured",
+            settings::defaults().verify.latency_batch,
+        )
+    )]
+    pub latency_batch: Option<usize>,
+}
+
+impl LatencyArgs {
+    pub fn apply(&self, settings: &mut Settings) {
+        let verify = &mut settings.verify;
+        verify.latency_batch = self.latency_batch.unwrap_or(verify.latency_batch);
+    }
+}
+
 const RUNTIMES: &[&str] = &["tract", "ort"];
 
 impl RuntimeArgs {

@@ -1,6 +1,7 @@
 //! The command line as data. Defaults in help texts come from the library's settings, so that no
 //! number stands in two places.
 
+mod bench;
 mod choice;
 mod data;
 mod global;
@@ -8,10 +9,11 @@ mod prune;
 mod settings;
 mod transfer;
 
+pub use bench::BenchArgs;
 pub use data::DataArgs;
-pub use global::{EngineArgs, Format, GlobalArgs, RuntimeArgs};
+pub use global::{EngineArgs, Format, GlobalArgs, LatencyArgs, RuntimeArgs};
 pub use prune::{CutArgs, RoundArgs};
-pub use settings::{RunArgs, SettingsArgs};
+pub use settings::{RunArgs, SettingsArgs, defaults};
 pub use transfer::TransferArgs;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -54,6 +56,7 @@ pub enum Command {
     Fold(FoldArgs),
     Evaluate(EvaluateArgs),
     Verify(VerifyArgs),
+    Bench(BenchArgs),
 }
 
 impl Command {
@@ -69,6 +72,7 @@ impl Command {
             Self::Fold(args) => &args.global,
             Self::Evaluate(args) => &args.global,
             Self::Verify(args) => &args.global,
+            Self::Bench(args) => &args.global,
         }
     }
 }
@@ -118,6 +122,7 @@ pub struct InspectArgs {
     secateur compress model.onnx --data images/ --preprocess imagenet -o small.onnx --target acc-drop=1.0pp\n  \
     secateur compress model.onnx --data mnist/ --preprocess caffe --size 32x32 -o small.onnx \\\n      \
     --target acc-drop=1.0pp --target params=10%\n  \
+    secateur compress model.onnx --data images/ --preprocess imagenet -o fast.onnx --runtime ort --per time\n  \
     secateur compress model.onnx --config runs/small/config.toml -o small.onnx --resume")]
 pub struct CompressArgs {
     /// The pre-trained network, an ONNX file
@@ -140,6 +145,8 @@ pub struct CompressArgs {
     pub rounds: RoundArgs,
     #[command(flatten)]
     pub runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub latency: LatencyArgs,
     #[command(flatten)]
     pub settings: SettingsArgs,
     #[command(flatten)]

@@ -8,7 +8,7 @@ use secateur::pipeline::{Removal, Settings, Target};
 use secateur::prune::Per;
 use secateur::train::Curvature;
 
-const UNITS: &[&str] = &["parameter", "mac", "direction"];
+const UNITS: &[&str] = &["parameter", "mac", "time", "direction"];
 const REMOVALS: &[&str] = &["basis", "channels", "double"];
 const BASES: &[&str] = &["svd", "white", "fisher"];
 const SCORES: &[&str] = &["taylor", "fisher", "energy", "magnitude", "lamp"];
@@ -38,7 +38,8 @@ pub struct CutArgs {
         value_name = "NAME=AMOUNT",
         help = stated(
             "What must hold at the end; may be given several times: `acc-drop=1.0pp` (test top-1 lost, \
-             percentage points), `params=25%` or `params=1.5M`, `macs=50%`, `size=2MB` (what is kept)",
+             percentage points), `params=25%` or `params=1.5M`, `macs=50%`, `size=2MB`, `latency=50%` or \
+             `latency=8ms` (what is kept; the median of one run in the runtime)",
             shown_targets(),
         )
     )]
@@ -114,15 +115,16 @@ pub struct CutArgs {
         value_name = "UNIT",
         value_parser = choice::of::<Per>(UNITS),
         help = stated(
-            "What a direction's score is divided by before layers are compared",
-            choice::name(&settings::defaults().prune.per),
+            "What a direction's score is divided by before layers are compared: the parameters, \
+             multiply-accumulates or measured `time` that it costs",
+            "time with a target on latency, else parameter",
         )
     )]
     pub per: Option<Per>,
     #[arg(
         long,
         value_name = "N",
-        help = stated("Ranks are rounded up to a multiple of this", settings::defaults().prune.align)
+        help = stated("Ranks, and channels that are left, are rounded up to a multiple of this", "8 with `--per time`, else 1")
     )]
     pub align: Option<usize>,
 }
@@ -145,8 +147,8 @@ impl CutArgs {
         prune.statistics_images = self.statistics_images.unwrap_or(prune.statistics_images);
         prune.window_steps = self.window_steps.or(prune.window_steps);
         prune.lr = self.prune_lr.unwrap_or(prune.lr);
-        prune.per = self.per.unwrap_or(prune.per);
-        prune.align = self.align.unwrap_or(prune.align);
+        prune.per = self.per.or(prune.per);
+        prune.align = self.align.or(prune.align);
     }
 }
 

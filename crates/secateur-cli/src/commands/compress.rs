@@ -16,6 +16,7 @@ pub fn run(args: &CompressArgs, progress: &Terminal) -> Result<Outcome> {
         args.cut.apply(settings);
         args.rounds.apply(settings);
         args.runtime.apply(settings);
+        args.latency.apply(settings);
     })?;
     check_data(&settings)?;
     if args.dry_run {

@@ -1,5 +1,6 @@
 //! One module a command: arguments in, library call, result out.
 
+pub mod bench;
 pub mod compress;
 pub mod decompose;
 pub mod demo;

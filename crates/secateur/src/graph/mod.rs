@@ -8,6 +8,7 @@ mod arity;
 mod edit;
 mod factored;
 mod infer;
+mod layer_shape;
 mod op;
 mod query;
 mod resize;
@@ -19,13 +20,12 @@ mod window;
 
 pub use activation::{Activation, GeluForm};
 pub use arity::Arity;
-pub use factored::{
-    FactorMatrices, FactoredKind, FactoredLayer, LayerShape, Size, factored_layers,
-};
+pub use factored::{FactorMatrices, FactoredKind, FactoredLayer, factored_layers};
 pub(crate) use factored::{OUTPUT_SCALE, Uses, optional};
 pub use infer::{
     AxisSlice, InferError, Inferred, MAX_CONSTANT, Operands, broadcast, infer, infer_images,
 };
+pub use layer_shape::{LayerShape, Size};
 pub use op::{
     Arithmetic, AutoPad, ConvAttrs, DepthOrder, Op, PadMode, PoolAttrs, Reduction, SliceBounds,
     SoftmaxAxis, SpatialPads, Variadic,

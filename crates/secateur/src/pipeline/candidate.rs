@@ -3,11 +3,11 @@
 
 use super::PipelineError;
 use super::basis::{Ranked, new_biases};
-use super::choose::is_within;
 use super::next::Next;
 use super::rounds::{Context, scoring};
 use super::settings::Removal;
 use super::stages::{light, source};
+use super::times::{Times, whole};
 use crate::data::Split;
 use crate::graph::{Graph, Op, Size, factored_layers};
 use crate::prune::channels::ChannelPlan;
@@ -24,29 +24,36 @@ pub(super) struct Candidate {
     pub plan: PruningPlan,
     /// The channels that this cut takes.
     pub channels: Option<ChannelPlan>,
+    /// Nanoseconds of one run, measured where time counts, else 0.
+    pub nanos: u64,
 }
 
 // Validation images on which two cuts are compared: the same for both, so few tell.
 const COMPARED: usize = 2_048;
 
 /// The cut of `graph` that loses least: of directions, of channels, or of both the one with the lower
-/// loss on validation. `done` holds all cuts of directions so far. `None` where nothing can go that
-/// far.
+/// loss on validation. `done` holds all cuts of directions so far, `times` those of `graph`, where time
+/// counts. `None` where nothing can go that far.
 pub(super) fn best_cut(
     context: &Context<'_>,
     graph: &Graph,
     ranked: &Ranked,
     next: &Next,
     done: &PruningPlan,
+    times: Option<&Times>,
 ) -> Result<Option<Candidate>, PipelineError> {
     let removes = context.settings.prune.removes;
+    let measured = |cut: &Graph| match times {
+        Some(_) => whole(context, cut),
+        None => Ok(0),
+    };
     let mut candidates = Vec::new();
     if let (Some(plan), Removal::Basis | Removal::Double) = (&next.plan, removes) {
         let cut = apply(&ranked.adopt(graph, plan)?, plan)?;
-        let kept = KeptChannels::new();
         candidates.push(Candidate {
             kind: CutKind::Directions,
-            graph: carried(context, graph, &cut, &kept)?,
+            nanos: measured(&cut)?,
+            graph: carried(context, graph, &cut, &KeptChannels::new())?,
             plan: if done.layers.is_empty() {
                 plan.clone()
             } else {
@@ -56,7 +63,6 @@ pub(super) fn best_cut(
         });
     }
     if let Removal::Channels | Removal::Double = removes {
-        let per = context.settings.prune.per;
         // The refit may give every layer a bias.
         let biases = match context.settings.prune.refit_images() {
             0 => 0,
@@ -67,13 +73,15 @@ pub(super) fn best_cut(
                 params: size.params + biases,
                 ..size
             };
-            let of_all = !next.targets.is_empty()
-                && next.targets.iter().all(|target| is_within(size, target));
-            of_all || is_within(size, &next.goal)
+            let of_all =
+                !next.targets.is_empty() && next.targets.iter().all(|target| target.is_met(size));
+            of_all || next.goal.is_met(size)
         };
-        if let Some(cut) = scoring(context).cut_channels(graph, &ranked.moments, &is_enough, per)? {
+        let moments = &ranked.moments;
+        if let Some(cut) = scoring(context).cut_channels(graph, moments, &is_enough, times)? {
             candidates.push(Candidate {
                 kind: CutKind::Channels,
+                nanos: measured(&cut.graph)?,
                 graph: carried(context, graph, &cut.graph, &cut.kept)?,
                 plan: capped(done, graph, &cut.graph),
                 channels: Some(cut.plan),
@@ -83,25 +91,48 @@ pub(super) fn best_cut(
     if candidates.len() < 2 {
         return Ok(candidates.pop());
     }
-    let mut judged = Vec::new();
-    for candidate in candidates {
+    let loss = |graph: &Graph| {
         let source = source(context.prepared, context.settings);
         let (engine, logits) = (context.engine, context.logits);
-        let graph = light(&candidate.graph)?;
-        let seed = context.settings.seed;
+        let (graph, seed) = (light(graph)?, context.settings.seed);
         let found = accuracy_on_some(engine, &graph, logits, &source, Split::Val, COMPARED, seed)?;
-        judged.push((found.loss, candidate));
-    }
-    let text = |(loss, candidate): &(f64, Candidate)| {
-        let kind = candidate.kind.name();
-        format!("loss {loss:.4} without {kind}")
+        Ok::<_, PipelineError>(found.loss)
     };
-    let found: Vec<String> = judged.iter().map(text).collect();
+    let before = match times {
+        Some(times) => Some((loss(graph)?, times.whole)),
+        None => None,
+    };
+    let (mut judged, mut notes) = (Vec::new(), Vec::new());
+    for candidate in candidates {
+        let loss = loss(&candidate.graph)?;
+        let kind = candidate.kind.name();
+        notes.push(match candidate.nanos {
+            0 => format!("loss {loss:.4} without {kind}"),
+            nanos => format!(
+                "loss {loss:.4} at {:.3} ms without {kind}",
+                1e-6 * nanos as f64
+            ),
+        });
+        judged.push((price(before, loss, candidate.nanos), candidate));
+    }
     context
         .progress
-        .note(&format!("validation: {}", found.join(", ")));
+        .note(&format!("validation: {}", notes.join(", ")));
     let best = judged.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
     Ok(best.map(|(_, candidate)| candidate))
+}
+
+/// What a cut costs: its loss, where all cuts come to one size. Cuts for time come to different ones:
+/// the loss that they add for each nanosecond saved, `before` being loss and nanoseconds of the network
+/// that is cut.
+fn price(before: Option<(f64, u64)>, loss: f64, nanos: u64) -> f64 {
+    let Some((loss_before, nanos_before)) = before else {
+        return loss;
+    };
+    match nanos_before.saturating_sub(nanos) {
+        0 => f64::INFINITY,
+        saved => (loss - loss_before).max(1e-6) / saved as f64,
+    }
 }
 
 fn carried(
@@ -151,4 +182,21 @@ fn capped(done: &PruningPlan, before: &Graph, after: &Graph) -> PruningPlan {
         entry.keep.truncate(now.rank);
     }
     plan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cuts_for_time_are_compared_by_what_a_nanosecond_costs() {
+        let before = Some((1.0, 100));
+        // Twice the loss for four times the time saved is the better one.
+        assert!(price(before, 1.2, 20) < price(before, 1.1, 80));
+        // What is no faster is not taken, whatever it loses.
+        assert_eq!(price(before, 0.5, 100), f64::INFINITY);
+        // Of two cuts that lose nothing, the faster one.
+        assert!(price(before, 1.0, 50) < price(before, 0.9, 60));
+        assert_eq!(price(None, 1.2, 0), 1.2);
+    }
 }

@@ -5,6 +5,7 @@ use super::PipelineError;
 use super::choose::exported_size;
 use super::score::Scoring;
 use super::stages::shapes;
+use super::times::Times;
 use crate::decompose::{OutputMoments, cap_ranks};
 use crate::graph::{Graph, Inferred, Op, Size, factored_layers};
 use crate::groups::{ChannelGroups, ChannelId, Removed, Role, discover};
@@ -39,16 +40,18 @@ impl Scoring<'_> {
         Ok(wanted_of(&reads(graph, &groups), &groups, &inferred))
     }
 
-    /// Removes the channels that lose least for what they save in the unit `per`, until `is_enough` of
-    /// the network as exported, or all that can go where that is too little. `None` where nothing can.
+    /// Removes the channels that lose least for what they save in the unit of the ranking, until
+    /// `is_enough` of the network as exported, or all that can go where that is too little. `None` where
+    /// nothing can.
     ///
-    /// `known` are the moments of `graph`; gathered where there are none.
+    /// `known` are the moments of `graph`; gathered where there are none. `times` are those of `graph`,
+    /// where time counts.
     pub(super) fn cut_channels(
         &self,
         graph: &Graph,
         known: &BTreeMap<String, OutputMoments>,
         is_enough: &dyn Fn(Size) -> bool,
-        per: Per,
+        times: Option<&Times>,
     ) -> Result<Option<ChannelCut>, PipelineError> {
         let inferred = shapes(graph, self.prepared)?;
         let groups = discover(graph, &inferred);
@@ -90,11 +93,12 @@ impl Scoring<'_> {
             let exclude = exclude.as_ref();
             exclude.is_some_and(|exclude| exclude.is_match(layer.unwrap_or(node)))
         };
-        let saved: Vec<f64> = saved(graph, &groups, &inferred)
+        let saved: Vec<f64> = saved(graph, &groups, &inferred, times)
             .iter()
-            .map(|size| match per {
+            .map(|size| match settings.per() {
                 Per::Parameter => size.params as f64,
                 Per::Mac => size.macs as f64,
+                Per::Time => size.nanos as f64,
                 Per::Direction => 1.0,
             })
             .zip(&groups.groups)
@@ -112,12 +116,14 @@ impl Scoring<'_> {
         // The size falls with every channel, so the shortest sufficient run is found by halving.
         let removed = |n: usize| {
             let mut removed = Removed::nothing(&groups);
-            order[..n].iter().for_each(|&id| removed.insert(id));
+            let aligned = aligned(&order[..n], &sizes, settings.align());
+            aligned.into_iter().for_each(|id| removed.insert(id));
             removed
         };
         let size = |n: usize| {
             let plan = ChannelPlan::of(&groups, &removed(n));
-            exported_size(&channels::apply(graph, &inferred, &plan)?, self.prepared)
+            let cut = channels::apply(graph, &inferred, &plan)?;
+            exported_size(&cut, self.prepared, times)
         };
         let (mut too_few, mut enough) = (0, order.len());
         if order.is_empty() {
@@ -148,6 +154,25 @@ impl Scoring<'_> {
             plan,
         }))
     }
+}
+
+/// The part of `order` after which each group has a multiple of `align` channels left, or all of its
+/// `sizes`: of what goes beyond that, the last stay.
+fn aligned(order: &[ChannelId], sizes: &[usize], align: usize) -> Vec<ChannelId> {
+    let mut goes = vec![0_usize; sizes.len()];
+    for id in order {
+        goes[id.group] += 1;
+    }
+    for (goes, &size) in goes.iter_mut().zip(sizes) {
+        let left = (size - *goes).next_multiple_of(align).min(size);
+        *goes = size - left;
+    }
+    let mut takes = |id: &&ChannelId| {
+        let more = goes[id.group] > 0;
+        goes[id.group] -= usize::from(more);
+        more
+    };
+    order.iter().filter(|id| takes(id)).copied().collect()
 }
 
 /// `order` without the channels whose removal would leave nothing of a value: a group can be spread
@@ -217,7 +242,12 @@ fn wanted(value: &str, groups: &ChannelGroups, inferred: &Inferred) -> Option<Wa
 }
 
 /// What removing one channel of each group saves now.
-fn saved(graph: &Graph, groups: &ChannelGroups, inferred: &Inferred) -> Vec<Size> {
+fn saved(
+    graph: &Graph,
+    groups: &ChannelGroups,
+    inferred: &Inferred,
+    times: Option<&Times>,
+) -> Vec<Size> {
     let factored = factored_layers(graph);
     let positions = |node: &str| {
         let output = graph.node(node).and_then(|node| node.outputs.first());
@@ -258,7 +288,10 @@ fn saved(graph: &Graph, groups: &ChannelGroups, inferred: &Inferred) -> Vec<Size
             let params = params.round() as u64;
             total.params += params;
             if matches!(member.role, Role::Produces | Role::Consumes) || shape.len() == 4 {
-                total.macs += params * positions(&member.node);
+                let macs = params * positions(&member.node);
+                total.macs += macs;
+                let rate = times.map_or(0.0, |times| times.rate(&member.node));
+                total.nanos += (rate * macs as f64) as u64;
             }
         }
         result.push(total);
@@ -279,4 +312,20 @@ fn kept(graph: &Graph, groups: &ChannelGroups, removed: &Removed) -> KeptChannel
             Some((mean.clone(), axis.kept(removed)))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_left_with_aligned_numbers_of_channels_or_whole() {
+        let id = |group, channel| ChannelId { group, channel };
+        // Of 12 channels four and then a fifth go; of 6, which is no multiple, one.
+        let order = [id(0, 3), id(1, 2), id(0, 7), id(0, 1), id(0, 0), id(0, 9)];
+        let kept = |align| aligned(&order, &[12, 6], align);
+        assert_eq!(kept(1), order);
+        assert_eq!(kept(4), [id(0, 3), id(0, 7), id(0, 1), id(0, 0)]);
+        assert_eq!(kept(16), []);
+    }
 }

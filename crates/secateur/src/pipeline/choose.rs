@@ -2,6 +2,7 @@
 
 use super::basis::new_biases;
 use super::stages::shapes;
+use super::times::Times;
 use super::{PipelineError, Prepared, PruneSettings, Target};
 use crate::cost;
 use crate::fold::{FoldConfig, fold};
@@ -19,13 +20,19 @@ pub(super) struct Choice<'c> {
     rest: Size,
 }
 
-/// Size of a graph as it would be exported.
-pub(super) fn exported_size(graph: &Graph, prepared: &Prepared) -> Result<Size, PipelineError> {
+/// Size of a graph as it would be exported; its time is foretold from `times`, those of the network that
+/// it was cut from.
+pub(super) fn exported_size(
+    graph: &Graph,
+    prepared: &Prepared,
+    times: Option<&Times>,
+) -> Result<Size, PipelineError> {
     let (folded, _) = fold(graph, &FoldConfig::default())?;
     let cost = cost::of(&folded, &shapes(&folded, prepared)?);
     Ok(Size {
         params: cost.params,
         macs: cost.macs,
+        nanos: times.map_or(0, |times| times.foretold(&cost)),
     })
 }
 
@@ -35,21 +42,23 @@ impl<'c> Choice<'c> {
         layers: &[FactoredLayer],
         prepared: &Prepared,
         settings: &'c PruneSettings,
+        times: Option<&Times>,
     ) -> Result<Self, PipelineError> {
         let inferred = shapes(graph, prepared)?;
-        let candidate =
-            |layer: &FactoredLayer| Some(Candidate::new(layer, layer.positions(&inferred)?));
+        let candidate = |layer: &FactoredLayer| {
+            let candidate = Candidate::new(layer, layer.positions(&inferred)?);
+            Some(Candidate {
+                times: times.and_then(|times| times.of_layer(&layer.name)),
+                ..candidate
+            })
+        };
         let candidates: Vec<Candidate> = layers.iter().filter_map(candidate).collect();
-        let mut total = exported_size(graph, prepared)?;
+        let mut total = exported_size(graph, prepared, times)?;
         if settings.score != Score::Taylor || settings.refit_images() > 0 {
             total.params = total.params.saturating_add(new_biases(graph, layers));
         }
-        let mut rest = total;
-        for candidate in &candidates {
-            let size = candidate.shape.size_at(candidate.rank, candidate.positions);
-            rest.params = rest.params.saturating_sub(size.params);
-            rest.macs = rest.macs.saturating_sub(size.macs);
-        }
+        let sizes = candidates.iter().map(|layer| layer.size_at(layer.rank));
+        let rest = sizes.fold(total, Size::minus);
         Ok(Self {
             settings,
             candidates,
@@ -61,8 +70,8 @@ impl<'c> Choice<'c> {
     /// The plan that reaches `goal`.
     pub(super) fn plan(&self, scores: &Scores, goal: Goal) -> Result<PruningPlan, SelectError> {
         let config = SelectConfig {
-            per: self.settings.per,
-            align: self.settings.align,
+            per: self.settings.per(),
+            align: self.settings.align(),
             rest: self.rest,
             ..SelectConfig::new(goal)
         };
@@ -73,16 +82,16 @@ impl<'c> Choice<'c> {
         })
     }
 
-    /// The plan that takes the share `step` from the size of the candidates: from their
-    /// multiply-accumulates where directions are ranked by those, else from their parameters.
-    /// `None` where nothing more can go.
+    /// The plan that takes the share `step` from the size of the candidates, in the unit by which
+    /// directions are ranked. `None` where nothing more can go.
     pub(super) fn plan_step(
         &self,
         scores: &Scores,
         step: f64,
     ) -> Result<Option<PruningPlan>, SelectError> {
-        let (of, total): (fn(u64) -> Goal, u64) = match self.settings.per {
+        let (of, total): (fn(u64) -> Goal, u64) = match self.settings.per() {
             Per::Mac => (Goal::Macs, self.total.macs),
+            Per::Time => (Goal::Nanos, self.total.nanos),
             Per::Parameter | Per::Direction => (Goal::Params, self.total.params),
         };
         match self.plan(scores, self.step_goal(step)) {
@@ -101,12 +110,24 @@ impl<'c> Choice<'c> {
             let goes = (step * total.saturating_sub(rest) as f64).ceil() as u64;
             total.saturating_sub(goes.max(1))
         };
-        match self.settings.per {
+        match self.settings.per() {
             Per::Mac => Goal::Macs(goal(self.total.macs, self.rest.macs)),
+            Per::Time => Goal::Nanos(goal(self.total.nanos, self.rest.nanos)),
             Per::Parameter | Per::Direction => {
                 Goal::Params(goal(self.total.params, self.rest.params))
             }
         }
+    }
+
+    /// The share of the candidates that is gone at `size`, in the unit of the ranking.
+    pub(super) fn share(&self, size: Size) -> f64 {
+        let unit = |size: Size| match self.settings.per() {
+            Per::Mac => size.macs,
+            Per::Time => size.nanos,
+            Per::Parameter | Per::Direction => size.params,
+        };
+        let all = unit(self.total.minus(self.rest)).max(1);
+        unit(self.total.minus(size)) as f64 / all as f64
     }
 
     /// The sizes that the targets ask for; `wants` holds each target with its number.
@@ -116,6 +137,7 @@ impl<'c> Choice<'c> {
             Target::Params(_) => Some(Goal::Params(*want as u64)),
             Target::Macs(_) => Some(Goal::Macs(*want as u64)),
             Target::Size(_) => Some(Goal::Params(file.params_within(*want) as u64)),
+            Target::Latency(_) => Some(Goal::Nanos((1e6 * LATENCY_AIM * want) as u64)),
         };
         wants.iter().filter_map(goal).collect()
     }
@@ -132,6 +154,8 @@ pub(super) struct File {
 }
 
 const BYTES_PER_PARAM: f64 = 4.0;
+// Two measurements of one network differ by some hundredths: what part of a target on latency is aimed at.
+const LATENCY_AIM: f64 = 0.96;
 // Node, names and value of a second factor.
 const BYTES_PER_FACTOR: f64 = 300.0;
 
@@ -141,14 +165,6 @@ impl File {
         let others = self.bytes as f64 - BYTES_PER_PARAM * self.params as f64;
         let factors = BYTES_PER_FACTOR * self.layers as f64;
         (bytes - others - factors) / BYTES_PER_PARAM
-    }
-}
-
-/// Whether `size` is within `goal`.
-pub(super) fn is_within(size: Size, goal: &Goal) -> bool {
-    match goal {
-        Goal::Params(want) => size.params <= *want,
-        Goal::Macs(want) => size.macs <= *want,
     }
 }
 
@@ -180,14 +196,17 @@ mod tests {
                 rank: 8,
                 shape,
                 positions: 1,
+                times: None,
             }],
             total: Size {
                 params: 82,
                 macs: 82,
+                nanos: 0,
             },
             rest: Size {
                 params: 10,
                 macs: 10,
+                nanos: 0,
             },
         }
     }

@@ -2,9 +2,13 @@
 
 use super::clock::Clock;
 use super::foresee::feasibility;
+use super::latency::{latency, latency_before, threads};
 use super::rounds::{Context, Pruned, prune_in_rounds};
 use super::stages::{decompose_config, fit_config, shapes, source, teacher, transfer_network};
-use super::{PipelineError, Prepared, Removal, Resume, Run, RunKey, Settings, Target, prepare};
+use super::{
+    Amount, Original, PipelineError, Prepared, Removal, Resume, Run, RunKey, Settings, Target,
+    prepare,
+};
 use crate::cost::{self, Cost};
 use crate::data::{Augment, Order, Split};
 use crate::decompose::{Basis, DecomposeSummary, convolutions, examine};
@@ -15,7 +19,9 @@ use crate::graph::{Graph, factored_layers};
 use crate::importance::Score;
 use crate::onnx;
 use crate::progress::Progress;
-use crate::report::{CompressReport, LayerKind, LayerResult, Measure, TargetResult, VerifyResult};
+use crate::report::{
+    BenchReport, CompressReport, LayerKind, LayerResult, Measure, TargetResult, VerifyResult,
+};
 use crate::train::{
     EngineAccuracy, FitSummary, Source, Trainable, accuracy, fit, names, steps_per_epoch,
 };
@@ -96,7 +102,13 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         })
     })?;
     let before_bytes = onnx::to_bytes(&model.with_graph(transferred.clone()))?;
-    let original = cost::of(&transferred, &shapes(&transferred, &prepared)?);
+    let cost_before = cost::of(&transferred, &shapes(&transferred, &prepared)?);
+    let original = Original {
+        params: cost_before.params,
+        macs: cost_before.macs,
+        bytes: before_bytes.len() as u64,
+        millis: 0.0,
+    };
     progress.note(&format!(
         "transferred network: {} parameters, {} MACs, validation top-1 {:.2} % (n = {})",
         original.params,
@@ -118,7 +130,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
             Ok((graph, ()))
         })
     })?;
-    let context = Context {
+    let mut context = Context {
         engine,
         prepared: &prepared,
         settings,
@@ -128,11 +140,16 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         logits,
         uncut: &decomposed,
         teacher: teacher(settings, &transferred),
-        original: &original,
-        original_bytes: before_bytes.len() as u64,
+        original,
+        before_bytes: &before_bytes,
+        runtime: &*runtime,
+        threads: threads(job.runtime_options),
         val: &state.val,
         progress,
     };
+    if settings.prune.wants_times() {
+        context.original.millis = latency_before(&context)?;
+    }
     let pruned = clock.time("prune", || prune_in_rounds(&context))?;
     run.write_json("plan.json", &pruned.plan)?;
     if settings.prune.removes != Removal::Basis {
@@ -144,12 +161,14 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let exported = model.with_graph(small.clone());
     let after_bytes = onnx::to_bytes(&exported)?;
     let (verified, before_top1, after_top1) = clock.time("verify", || {
-        let equal = compare(&context, &*runtime, &tuned, &after_bytes)?;
-        let test = |bytes: &[u8], what: &str| test_accuracy(&context, &*runtime, bytes, what);
+        let equal = compare(&context, &tuned, &after_bytes)?;
+        let test = |bytes: &[u8], what: &str| test_accuracy(&context, bytes, what);
         let before = test(&before_bytes, "test the transferred network")?;
         let after = test(&after_bytes, "test the exported network")?;
         Ok::<_, PipelineError>((equal, before, after))
     })?;
+    let files = [("before", &before_bytes[..]), ("after", &after_bytes[..])];
+    let latency = clock.time("latency", || latency(&context, &files))?;
 
     let small_cost = cost::of(&small, &shapes(&small, &prepared)?);
     let measure = |cost: &Cost, bytes: usize, top1: f64| Measure {
@@ -158,9 +177,9 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         bytes: bytes as u64,
         top1,
     };
-    let before = measure(&original, before_bytes.len(), before_top1.top1);
+    let before = measure(&cost_before, before_bytes.len(), before_top1.top1);
     let after = measure(&small_cost, after_bytes.len(), after_top1.top1);
-    let targets = judge(&settings.prune.targets, &context, &before, &after);
+    let targets = judge(&settings.prune.targets, &before, &after, &latency);
     let report = CompressReport {
         goal_met: targets.iter().all(|target| target.met),
         before,
@@ -174,6 +193,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         n_val: state.val.n,
         rounds: pruned.rounds,
         verify: verified,
+        latency,
         seconds: clock.into_seconds(),
         engine: engine.name().to_owned(),
         model: job.output.display().to_string(),
@@ -220,7 +240,6 @@ const FINE_TUNE_EPOCH: u64 = 1_000_000;
 /// Compares the network in memory (before folding) with the exported bytes in the runtime.
 fn compare(
     context: &Context<'_>,
-    runtime: &dyn verify::Runtime,
     graph: &Graph,
     exported: &[u8],
 ) -> Result<VerifyResult, PipelineError> {
@@ -233,7 +252,7 @@ fn compare(
     let batches = source
         .batches(Split::Test, Order::Stored, Augment::None)
         .take(n_batches.max(1));
-    let mut loaded = runtime.load(exported, input_shape(context))?;
+    let mut loaded = context.runtime.load(exported, input_shape(context))?;
     let summary = verify::compare(
         &mut |images| {
             let outputs = session.forward(images).map_err(VerifyError::network)?;
@@ -241,7 +260,7 @@ fn compare(
         },
         &mut |images| loaded.run(images),
         batches,
-        runtime.name(),
+        context.runtime.name(),
     )?;
     summary.check(verify::Tolerance::default())?;
     Ok(VerifyResult {
@@ -265,7 +284,6 @@ fn input_shape(context: &Context<'_>) -> [usize; 4] {
 
 fn test_accuracy(
     context: &Context<'_>,
-    runtime: &dyn verify::Runtime,
     bytes: &[u8],
     what: &str,
 ) -> Result<verify::Accuracy, PipelineError> {
@@ -279,7 +297,7 @@ fn test_accuracy(
                 context.progress.advance(batch.labels.len() as u64);
             }
         });
-    let mut loaded = runtime.load(bytes, input_shape(context))?;
+    let mut loaded = context.runtime.load(bytes, input_shape(context))?;
     let found = verify::evaluate(&mut |images| loaded.run(images), batches)?;
     context.progress.end();
     Ok(found)
@@ -287,17 +305,30 @@ fn test_accuracy(
 
 fn judge(
     targets: &[Target],
-    context: &Context<'_>,
     before: &Measure,
     after: &Measure,
+    latency: &BenchReport,
 ) -> Vec<TargetResult> {
+    let millis = |at: usize| latency.models.get(at).map_or(0.0, |model| model.p50_ms);
+    let original = Original {
+        params: before.params,
+        macs: before.macs,
+        bytes: before.bytes,
+        millis: millis(0),
+    };
     let result = |target: &Target| {
-        let want = target.want(context.original, context.original_bytes);
+        let want = target.want(&original);
         let got = match target {
             Target::AccDrop(_) => 100.0 * (before.top1 - after.top1),
             Target::Params(_) => after.params as f64,
             Target::Macs(_) => after.macs as f64,
             Target::Size(_) => after.bytes as f64,
+            // Turn by turn, so that a machine that was slow in a few turns was so for both.
+            Target::Latency(Amount::Share(_)) => {
+                let speedup = latency.models.get(1).map_or(1.0, |model| model.speedup);
+                millis(0) / speedup.max(f64::MIN_POSITIVE)
+            }
+            Target::Latency(Amount::Absolute(_)) => millis(1),
         };
         TargetResult {
             name: target.name().to_owned(),
@@ -379,6 +410,9 @@ pub(super) fn check(settings: &Settings) -> Result<(), PipelineError> {
         let value = prune.distillation.to_string();
         return wrong("distillation", value, "from 0 to 1");
     }
+    if settings.verify.latency_batch == 0 {
+        return wrong("latency-batch", "0".to_owned(), "at least 1");
+    }
     if prune.targets.is_empty() {
         return wrong("target", "missing".to_owned(), "at least one `--target`");
     }
@@ -398,7 +432,7 @@ fn reject_infeasible(
                 target: *target,
                 least,
                 unit: match target {
-                    Target::AccDrop(_) => continue,
+                    Target::AccDrop(_) | Target::Latency(_) => continue,
                     Target::Params(_) => "parameters",
                     Target::Macs(_) => "multiply-accumulates",
                     Target::Size(_) => "bytes",

@@ -6,7 +6,7 @@ use super::compress::check;
 use super::files::{folded, written};
 use super::score::Scoring;
 use super::stages::{fit_config, shapes, source};
-use super::{PipelineError, Removal, Settings, Target, prepare};
+use super::{Original, PipelineError, Removal, Settings, Target, prepare};
 use crate::cost;
 use crate::exec::Engine;
 use crate::files::check_writable;
@@ -58,9 +58,16 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
             .prune
             .targets
             .iter()
-            .any(|target| matches!(target, Target::AccDrop(_)))
+            .any(|target| matches!(target, Target::AccDrop(_) | Target::Latency(_)))
     {
         return Err(PipelineError::CutTarget);
+    }
+    if settings.prune.wants_times() {
+        return Err(PipelineError::Setting {
+            setting: "per",
+            value: "time".to_owned(),
+            want: "`parameter`, `mac` or `direction` in a single cut; `compress` measures time",
+        });
     }
     let read = onnx::read(job.model)?;
     let layers = chosen(&read.graph, settings)?;
@@ -89,12 +96,17 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let ranked = scoring.rank(&trained, &layers, scores)?;
     let (whole, _) = fold(&trained, &FoldConfig::default())?;
     let original = cost::of(&whole, &shapes(&whole, &prepared)?);
-    let original_bytes = onnx::to_bytes(&read.with_graph(whole))?.len() as u64;
-    let want = |target: &Target| target.want(&original, original_bytes);
+    let original = Original {
+        params: original.params,
+        macs: original.macs,
+        bytes: onnx::to_bytes(&read.with_graph(whole))?.len() as u64,
+        millis: 0.0,
+    };
+    let want = |target: &Target| target.want(&original);
     let wants: Vec<(Target, f64)> = prune.targets.iter().map(|t| (*t, want(t))).collect();
-    let choice = Choice::of(&trained, &layers, &prepared, prune)?;
+    let choice = Choice::of(&trained, &layers, &prepared, prune, None)?;
     let file = File {
-        bytes: original_bytes,
+        bytes: original.bytes,
         params: original.params,
         layers: layers.len(),
     };
@@ -121,7 +133,7 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let mut report = written(job.model, &read, job.output, cut, size)?;
     report.goal_met = wants.iter().all(|(target, want)| {
         let got = match target {
-            Target::AccDrop(_) => return true,
+            Target::AccDrop(_) | Target::Latency(_) => return true,
             Target::Params(_) => after.params,
             Target::Macs(_) => after.macs.unwrap_or(u64::MAX),
             Target::Size(_) => after.bytes,

@@ -2,7 +2,7 @@
 
 use super::inspect::{inspect_graph, preprocess_text};
 use super::stages::{decompose_config, shapes, transfer_epochs};
-use super::{PipelineError, Prepared, Removal, Settings, Target, prepare};
+use super::{Original, PipelineError, Prepared, Removal, Settings, Target, prepare};
 use crate::cost;
 use crate::data::Split;
 use crate::decompose::{DecomposeConfig, examine};
@@ -134,12 +134,17 @@ fn stages(settings: &Settings, epochs: u64) -> Vec<String> {
         format!("transfer: up to {epochs} passes over the training images"),
         "decompose: each prunable layer into basis, scaling factors and projection".to_owned(),
         format!(
-            "prune in rounds: {}, then a cut of {}, {:.1} % of what remains at first{}; up to {} passes to recover",
+            "prune in rounds: {}{}, then a cut of {}, {:.1} % of what remains at first{}; up to {} passes to recover",
             match prune.score {
                 Score::Taylor => format!("{} training steps for scores", prune.window_steps()),
                 Score::Fisher | Score::Energy | Score::Magnitude | Score::Lamp => {
                     format!("statistics of {} training images", prune.statistics_images)
                 }
+            },
+            if prune.wants_times() {
+                ", time of each layer in the runtime"
+            } else {
+                ""
             },
             match prune.removes {
                 Removal::Basis => "directions",
@@ -155,7 +160,8 @@ fn stages(settings: &Settings, epochs: u64) -> Vec<String> {
         ),
         format!("fine-tune: {} passes for scaling factors, batch norm and head", prune.finetune_epochs),
         "fold and export: standard ONNX operators".to_owned(),
-        "verify: the file against the network in memory, and the accuracy of both on the test images".to_owned(),
+        "verify: the file against the network in memory, accuracy on the test images and latency of both"
+            .to_owned(),
     ]
 }
 
@@ -183,10 +189,16 @@ pub(super) fn feasibility(
         let positions = dense / shape.dense_params().max(1);
         macs = macs.saturating_sub(dense.saturating_sub(smallest * positions));
     }
+    let original = Original {
+        params: cost.params,
+        macs: cost.macs,
+        bytes: cost.params * BYTES_PER_PARAM,
+        millis: 0.0,
+    };
     let judged = |target: &Target| {
-        let want = target.want(&cost, cost.params * BYTES_PER_PARAM);
+        let want = target.want(&original);
         let least = match target {
-            Target::AccDrop(_) => None,
+            Target::AccDrop(_) | Target::Latency(_) => None,
             Target::Params(_) => Some(params),
             Target::Macs(_) => Some(macs),
             Target::Size(_) => Some(params * BYTES_PER_PARAM),

@@ -163,7 +163,11 @@ fn batch_shape(prepared: &Prepared, settings: &Settings) -> [usize; 4] {
     ]
 }
 
-fn random_shape(graph: &Graph, n: usize, settings: &Settings) -> Result<[usize; 4], PipelineError> {
+pub(super) fn random_shape(
+    graph: &Graph,
+    n: usize,
+    settings: &Settings,
+) -> Result<[usize; 4], PipelineError> {
     let found = super::inspect::image(graph, settings.data.size)?;
     match found {
         Some([channels, height, width]) => Ok([n.max(1), channels, height, width]),
@@ -171,7 +175,7 @@ fn random_shape(graph: &Graph, n: usize, settings: &Settings) -> Result<[usize; 
     }
 }
 
-fn noise(shape: [usize; 4], seed: u64) -> Result<Batch, PipelineError> {
+pub(super) fn noise(shape: [usize; 4], seed: u64) -> Result<Batch, PipelineError> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let length = shape.iter().product();
     let values: Vec<f32> = (0..length)
@@ -184,7 +188,7 @@ fn noise(shape: [usize; 4], seed: u64) -> Result<Batch, PipelineError> {
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, PipelineError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, PipelineError> {
     Ok(std::fs::read(path).map_err(|source| onnx::OnnxError::File {
         path: path.to_owned(),
         problem: Box::new(onnx::OnnxError::Io(source)),

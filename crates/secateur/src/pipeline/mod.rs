@@ -11,6 +11,7 @@ mod files;
 mod foresee;
 mod inspect;
 mod judge;
+mod latency;
 mod next;
 mod pace;
 mod prepare;
@@ -21,6 +22,7 @@ mod score;
 mod settings;
 mod stages;
 mod target;
+mod times;
 
 pub use compress::{Job, compress};
 pub use cut::{CutJob, cut_file};
@@ -28,6 +30,7 @@ pub use files::{TransferJob, decompose_file, fold_file, replay_file, transfer_fi
 pub use foresee::foresee;
 pub use inspect::inspect;
 pub use judge::{Images, evaluate_file, verify_files};
+pub use latency::bench_files;
 pub use prepare::{Prepared, prepare};
 pub use refit::{KeptOutputs, refit_layers};
 pub use run::{Resume, Run, RunKey};
@@ -35,7 +38,7 @@ pub use settings::{
     DataSettings, PruneSettings, Removal, Settings, TransferSettings, VerifySettings,
 };
 pub use stages::{Trained, fit_config, transfer_network};
-pub use target::{Amount, Target, TargetError};
+pub use target::{Amount, Original, Target, TargetError};
 
 use std::path::PathBuf;
 
@@ -141,9 +144,9 @@ pub enum PipelineError {
     /// The network does not end in class scores.
     #[error("the network does not end in class scores: `secateur transfer` gives it a head")]
     NoClassifier,
-    /// A single cut was asked for an accuracy, or for nothing.
+    /// A single cut was asked for an accuracy, a latency, or for nothing.
     #[error(
-        "one cut reaches targets on size only: name `params=..`, `macs=..` or `size=..` (`secateur compress` holds an accuracy)"
+        "one cut reaches targets on size only: name `params=..`, `macs=..` or `size=..` (`secateur compress` holds an accuracy and a latency)"
     )]
     CutTarget,
     /// Nothing says how large the images are.

@@ -1,9 +1,10 @@
 //! What the next cut is to do: a share of what is left, but no further than the targets on size ask for.
 
 use super::PipelineError;
-use super::choose::{Choice, File, is_within, removes_nothing};
+use super::choose::{Choice, File, removes_nothing};
 use super::rounds::Context;
 use super::settings::Removal;
+use super::times::Times;
 use crate::graph::{Graph, Size, factored_layers};
 use crate::importance::Scores;
 use crate::prune::{Goal, Per, PruningPlan};
@@ -15,6 +16,8 @@ pub(super) struct Next {
     pub plan: Option<PruningPlan>,
     /// The size to come to in this round.
     pub goal: Goal,
+    /// The share of what can be cut that goes.
+    pub share: f64,
     /// The sizes that all targets ask for; where all of them hold, no more goes. None where there is no
     /// such target.
     pub targets: Vec<Goal>,
@@ -28,10 +31,17 @@ pub(super) struct Sizes<'c> {
 }
 
 impl<'c> Sizes<'c> {
-    pub fn of(context: &'c Context<'c>, graph: &Graph) -> Result<Self, PipelineError> {
+    /// Those of `graph`, whose times are given where time counts.
+    pub fn of(
+        context: &'c Context<'c>,
+        graph: &Graph,
+        times: Option<&Times>,
+    ) -> Result<Self, PipelineError> {
         let settings = &context.settings.prune;
-        let choice = Choice::of(graph, &factored_layers(graph), context.prepared, settings)?;
-        let want = |target: &super::Target| target.want(context.original, context.original_bytes);
+        let layers = factored_layers(graph);
+        let choice = Choice::of(graph, &layers, context.prepared, settings, times)?;
+        let original = &context.original;
+        let want = |target: &super::Target| target.want(original);
         let wants: Vec<_> = settings
             .targets
             .iter()
@@ -40,9 +50,9 @@ impl<'c> Sizes<'c> {
         let goals = choice.goals(
             &wants,
             File {
-                bytes: context.original_bytes,
-                params: context.original.params,
-                layers: context.original.layers.len(),
+                bytes: original.bytes,
+                params: original.params,
+                layers: layers.len(),
             },
         );
         Ok(Self {
@@ -58,7 +68,7 @@ impl<'c> Sizes<'c> {
     }
 
     fn are_met(&self, size: Size) -> bool {
-        !self.goals.is_empty() && self.goals.iter().all(|goal| is_within(size, goal))
+        !self.goals.is_empty() && self.goals.iter().all(|goal| goal.is_met(size))
     }
 
     /// The cut that removes the share `step`; `None` where nothing can go.
@@ -83,16 +93,22 @@ impl<'c> Sizes<'c> {
         }
         let plan = plan.filter(|plan| !removes_nothing(plan));
         let goal = match &plan {
-            Some(plan) => match settings.per {
+            Some(plan) => match settings.per() {
                 Per::Mac => Goal::Macs(plan.predicted.macs),
+                Per::Time => Goal::Nanos(plan.predicted.nanos),
                 Per::Parameter | Per::Direction => Goal::Params(plan.predicted.params),
             },
             None => self.choice.step_goal(step),
+        };
+        let share = match &plan {
+            Some(plan) => self.choice.share(plan.predicted).min(step),
+            None => step,
         };
         let goes_on = plan.is_some() || settings.removes != Removal::Basis;
         Ok(goes_on.then_some(Next {
             plan,
             goal,
+            share,
             targets: self.goals,
         }))
     }

@@ -9,11 +9,11 @@ use super::pace::Pace;
 use super::refit::refit;
 use super::score::Scoring;
 use super::stages::{fit_config, light, source};
-use super::{PipelineError, Prepared, Removal, Run, Settings, Target};
-use crate::cost;
+use super::times::{Times, whole};
+use super::{Original, PipelineError, Prepared, Removal, Run, Settings, Target};
 use crate::data::Split;
 use crate::exec::Engine;
-use crate::graph::{Graph, factored_layers};
+use crate::graph::{Graph, Size, factored_layers};
 use crate::importance::Scores;
 use crate::onnx::Model;
 use crate::progress::{Progress, Silent};
@@ -21,6 +21,7 @@ use crate::prune::channels::ChannelPlan;
 use crate::prune::{PLAN_VERSION, PruningPlan};
 use crate::report::{CutKind, Round};
 use crate::train::{AccuracyDrop, EngineAccuracy, FitSummary, Teacher, accuracy, steps_per_epoch};
+use crate::verify::Runtime;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -37,9 +38,13 @@ pub(super) struct Context<'c> {
     pub uncut: &'c Graph,
     /// The network before any cut, which teaches.
     pub teacher: Option<Teacher>,
-    /// Size of the transferred network, as exported.
-    pub original: &'c cost::Cost,
-    pub original_bytes: u64,
+    /// What targets are shares of: the transferred network, as exported.
+    pub original: Original,
+    /// Its file.
+    pub before_bytes: &'c [u8],
+    /// What runs exported files, on so many threads.
+    pub runtime: &'c dyn Runtime,
+    pub threads: usize,
     /// Its accuracy on validation.
     pub val: &'c EngineAccuracy,
     pub progress: &'c dyn Progress,
@@ -75,7 +80,13 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
             round: 0,
             kind: None,
             step: 0.0,
-            size: exported_size(decomposed, context.prepared)?,
+            size: Size {
+                nanos: match settings.wants_times() {
+                    true => whole(context, decomposed)?,
+                    false => 0,
+                },
+                ..exported_size(decomposed, context.prepared, None)?
+            },
             val_top1_cut: 0.0,
             val_top1: 0.0,
             drop: AccuracyDrop::default(),
@@ -93,8 +104,20 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
     let mut rounds = vec![state.round.clone()];
     let mut pace = Pace::new(settings.step(), settings.halvings);
     let mut ranked = None;
+    let mut times = None;
     loop {
-        let sizes = Sizes::of(context, &graph)?;
+        if settings.wants_times() && ranked.is_none() {
+            let Round { round, size, .. } = state.round;
+            times = Some(Times::of(
+                context,
+                &graph,
+                round,
+                times.as_ref(),
+                size.nanos,
+            )?);
+        }
+        let times = times.as_ref();
+        let sizes = Sizes::of(context, &graph, times)?;
         if sizes.hold() {
             break;
         }
@@ -110,12 +133,16 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
         let name = format!("round-{number:02}");
         let done = &state.plan;
         let (cut, tried) = context.run.stage(&name, context.model, || {
-            match best_cut(context, &graph, ranked_now, &next, done)? {
+            match best_cut(context, &graph, ranked_now, &next, done, times)? {
                 Some(mut candidate) => {
                     let plans = state.channels.iter().chain(&candidate.channels);
                     let plans: Vec<ChannelPlan> = plans.cloned().collect();
                     candidate.graph = refit(context, &candidate.graph, &plans)?;
-                    train_cut(context, candidate, number, pace.step)
+                    let (cut, mut tried) = train_cut(context, candidate, number, next.share)?;
+                    // What was foretold to be faster and is not is of no use.
+                    let is_slower = |times: &Times| tried.round.size.nanos >= times.whole;
+                    tried.round.accepted &= !times.is_some_and(is_slower);
+                    Ok((cut, tried))
                 }
                 None => Ok((graph.clone(), nothing_left(&state, number))),
             }
@@ -123,6 +150,8 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
         if tried.round.kind.is_none() {
             break;
         }
+        // Where less can go than was wanted, that is what failed or not.
+        pace.step = tried.round.step;
         note_round(context, &tried.round);
         rounds.push(tried.round.clone());
         let history: String = rounds
@@ -202,7 +231,10 @@ fn train_cut(
         round: number,
         kind: Some(cut.kind),
         step,
-        size: exported_size(&cut.graph, context.prepared)?,
+        size: Size {
+            nanos: cut.nanos,
+            ..exported_size(&cut.graph, context.prepared, None)?
+        },
         val_top1_cut: 0.0,
         val_top1: 0.0,
         drop: AccuracyDrop::default(),
@@ -327,7 +359,7 @@ fn spent(context: &Context<'_>, drop: &AccuracyDrop) -> Option<f64> {
     let worst = drop.points + prune.margin * drop.standard_error;
     let budget = |target: &Target| match target {
         Target::AccDrop(points) => Some(*points),
-        Target::Params(_) | Target::Macs(_) | Target::Size(_) => None,
+        Target::Params(_) | Target::Macs(_) | Target::Size(_) | Target::Latency(_) => None,
     };
     let budgets = prune.targets.iter().filter_map(budget);
     let share = |points: f64| {
@@ -343,8 +375,15 @@ fn note_round(context: &Context<'_>, round: &Round) {
         true => format!(", {:.2} % after training", 100.0 * round.val_top1),
         false => String::new(),
     };
+    let time = match round.size.nanos {
+        0 => String::new(),
+        nanos => {
+            let before = (1e6 * context.original.millis) as u64;
+            format!("time {:.1} %, ", share(nanos, before))
+        }
+    };
     context.progress.note(&format!(
-        "round {}, {}: parameters {:.1} %, MACs {:.1} %, validation top-1 {:.2} % after the cut{trained} ({})",
+        "round {}, {}: parameters {:.1} %, MACs {:.1} %, {time}validation top-1 {:.2} % after the cut{trained} ({})",
         round.round,
         round.kind.map_or("", CutKind::name),
         share(round.size.params, context.original.params),

@@ -150,10 +150,11 @@ pub struct PruneSettings {
     pub distillation: f64,
     /// Peak learning rate of Adam for scaling factors, batch norm and head (0.002).
     pub lr: f32,
-    /// What a direction's score is divided by (parameter).
-    pub per: Per,
-    /// Ranks are rounded up to a multiple of this (1).
-    pub align: usize,
+    /// What a direction's score is divided by; where absent time with a target on latency, else parameter.
+    pub per: Option<Per>,
+    /// Ranks and numbers of channels are rounded up to a multiple of this; where absent 8 where time is what counts, as kernels
+    /// are as fast for 8 as for fewer, else 1.
+    pub align: Option<usize>,
     /// How often the first step is halved for the least step that is worth a round (2).
     pub halvings: usize,
     /// Reserve of an accuracy target, in standard errors of the drop on validation (1.5).
@@ -182,8 +183,8 @@ impl Default for PruneSettings {
             finetune_epochs: 4,
             distillation: 0.5,
             lr: 0.002,
-            per: Per::Parameter,
-            align: 1,
+            per: None,
+            align: None,
             halvings: 2,
             margin: 1.5,
             batch_norm_images: 1024,
@@ -193,6 +194,34 @@ impl Default for PruneSettings {
 }
 
 impl PruneSettings {
+    /// [`Self::per`], resolved.
+    #[must_use]
+    pub fn per(&self) -> Per {
+        self.per.unwrap_or(if self.has_latency_target() {
+            Per::Time
+        } else {
+            Per::Parameter
+        })
+    }
+
+    fn has_latency_target(&self) -> bool {
+        let is_latency = |target: &Target| matches!(target, Target::Latency(_));
+        self.targets.iter().any(is_latency)
+    }
+
+    /// [`Self::align`], resolved.
+    #[must_use]
+    pub fn align(&self) -> usize {
+        self.align
+            .unwrap_or(if self.per() == Per::Time { 8 } else { 1 })
+    }
+
+    /// Whether cuts need to know how long layers take.
+    #[must_use]
+    pub fn wants_times(&self) -> bool {
+        self.per() == Per::Time || self.has_latency_target()
+    }
+
     /// [`Self::step`], resolved.
     #[must_use]
     pub fn step(&self) -> f64 {
@@ -229,6 +258,8 @@ pub struct VerifySettings {
     pub runtime: RuntimeKind,
     /// Test images compared between the network in memory and the file (500).
     pub images: usize,
+    /// Images in a run whose latency is measured (1).
+    pub latency_batch: usize,
 }
 
 impl Default for VerifySettings {
@@ -236,6 +267,7 @@ impl Default for VerifySettings {
         Self {
             runtime: RuntimeKind::Tract,
             images: 500,
+            latency_batch: 1,
         }
     }
 }

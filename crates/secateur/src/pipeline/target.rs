@@ -1,6 +1,5 @@
-//! What a run must reach: `acc-drop=1.0pp`, `params=25%`, `macs=50%`, `size=2MB`.
+//! What a run must reach: `acc-drop=1.0pp`, `params=25%`, `macs=50%`, `size=2MB`, `latency=8ms`.
 
-use crate::cost::Cost;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -10,16 +9,16 @@ use std::str::FromStr;
 pub enum Amount {
     /// A share of the original's, 0 to 1.
     Share(f64),
-    /// A number of parameters, multiply-accumulates or bytes.
+    /// A number of parameters, multiply-accumulates, bytes or milliseconds.
     Absolute(f64),
 }
 
 impl Amount {
     /// The number it stands for, given the original's.
     #[must_use]
-    pub fn resolve(self, original: u64) -> f64 {
+    pub fn resolve(self, original: f64) -> f64 {
         match self {
-            Self::Share(share) => share * original as f64,
+            Self::Share(share) => share * original,
             Self::Absolute(number) => number,
         }
     }
@@ -37,12 +36,27 @@ pub enum Target {
     Macs(Amount),
     /// An exported file of at most this many bytes.
     Size(Amount),
+    /// At most this many milliseconds for one run of the exported file, the median.
+    Latency(Amount),
+}
+
+/// What shares are of: the network before anything was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Original {
+    /// Parameters.
+    pub params: u64,
+    /// Multiply-accumulates of one image.
+    pub macs: u64,
+    /// Bytes of its file.
+    pub bytes: u64,
+    /// Milliseconds of one run; 0 where that was not measured.
+    pub millis: f64,
 }
 
 /// A text that is no target.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`{0}` is no target: want `acc-drop=1.0pp`, `params=25%`, `macs=50%` or `size=2MB` (what is kept)"
+    "`{0}` is no target: want `acc-drop=1.0pp`, `params=25%`, `macs=50%`, `size=2MB` or `latency=8ms` (what is kept)"
 )]
 pub struct TargetError(String);
 
@@ -55,17 +69,19 @@ impl Target {
             Self::Params(_) => "params",
             Self::Macs(_) => "macs",
             Self::Size(_) => "size",
+            Self::Latency(_) => "latency",
         }
     }
 
-    /// The wanted number: percentage points, parameters, multiply-accumulates or bytes.
+    /// The wanted number: percentage points, parameters, multiply-accumulates, bytes or milliseconds.
     #[must_use]
-    pub fn want(&self, original: &Cost, original_bytes: u64) -> f64 {
+    pub fn want(&self, original: &Original) -> f64 {
         match self {
             Self::AccDrop(points) => *points,
-            Self::Params(amount) => amount.resolve(original.params),
-            Self::Macs(amount) => amount.resolve(original.macs),
-            Self::Size(amount) => amount.resolve(original_bytes),
+            Self::Params(amount) => amount.resolve(original.params as f64),
+            Self::Macs(amount) => amount.resolve(original.macs as f64),
+            Self::Size(amount) => amount.resolve(original.bytes as f64),
+            Self::Latency(amount) => amount.resolve(original.millis),
         }
     }
 }
@@ -111,6 +127,8 @@ impl FromStr for Target {
             ("GB", 1e9),
             ("B", 1.0),
         ];
+        // Longer units first: every one of them ends in `s`. A bare number could be either.
+        let times = [("ms", 1.0), ("us", 1e-3), ("s", 1e3)];
         match name {
             "acc-drop" => Ok(Self::AccDrop(number(
                 value.strip_suffix("pp").ok_or_else(error)?,
@@ -118,6 +136,7 @@ impl FromStr for Target {
             "params" => Ok(Self::Params(amount(&counts)?)),
             "macs" => Ok(Self::Macs(amount(&counts)?)),
             "size" => Ok(Self::Size(amount(&bytes)?)),
+            "latency" if value.ends_with(['s', '%']) => Ok(Self::Latency(amount(&times)?)),
             _ => Err(error()),
         }
     }
@@ -137,6 +156,7 @@ impl fmt::Display for Target {
             Self::AccDrop(points) => write!(f, "acc-drop={points}pp"),
             Self::Params(a) | Self::Macs(a) => amount(f, a, ""),
             Self::Size(a) => amount(f, a, "B"),
+            Self::Latency(a) => amount(f, a, "ms"),
         }
     }
 }
@@ -167,6 +187,9 @@ mod tests {
             ("macs=50%", Target::Macs(Amount::Share(0.5))),
             ("size=2MB", Target::Size(Amount::Absolute(2e6))),
             ("size=512KiB", Target::Size(Amount::Absolute(524_288.0))),
+            ("latency=50%", Target::Latency(Amount::Share(0.5))),
+            ("latency=8ms", Target::Latency(Amount::Absolute(8.0))),
+            ("latency=2s", Target::Latency(Amount::Absolute(2000.0))),
         ] {
             let target: Target = text.parse().unwrap();
             assert_eq!(target, want);
@@ -184,6 +207,7 @@ mod tests {
             "params=120%",
             "macs=x",
             "size=NaN",
+            "latency=8",
         ] {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains(text), "{error}");

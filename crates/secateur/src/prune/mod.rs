@@ -8,10 +8,12 @@ mod apply;
 pub mod channels;
 mod refit;
 mod select;
+mod times;
 
 pub use apply::{apply, compensate, mask};
 pub use refit::{Fit, JointMoments, fit};
 pub use select::{Candidate, Goal, Per, SelectConfig, SelectError, select};
+pub use times::RankTimes;
 
 use crate::decompose::Basis;
 use crate::graph::Size;

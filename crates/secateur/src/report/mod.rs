@@ -6,6 +6,7 @@ mod chart;
 mod html;
 mod inspect;
 mod judge;
+mod latency;
 mod markdown;
 pub mod numbers;
 mod plan;
@@ -15,6 +16,7 @@ mod tables;
 
 pub use inspect::{InspectReport, LayerInfo, ValueInfo};
 pub use judge::{EvaluateReport, VerifyReport};
+pub use latency::{BenchReport, FileLatency};
 pub use plan::{Feasibility, PlanReport};
 pub use stage::{FileSize, StageReport, TransferFacts};
 pub use table::{Align, Table};
@@ -49,9 +51,9 @@ pub struct Measure {
 /// One target and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetResult {
-    /// `acc-drop`, `params`, `macs` or `size`.
+    /// `acc-drop`, `params`, `macs`, `size` or `latency`.
     pub name: String,
-    /// What was wanted: percentage points, parameters, multiply-accumulates or bytes.
+    /// What was wanted: percentage points, parameters, multiply-accumulates, bytes or milliseconds.
     pub want: f64,
     /// What the exported file has.
     pub got: f64,
@@ -174,6 +176,8 @@ pub struct CompressReport {
     pub rounds: Vec<Round>,
     /// The check of the exported file.
     pub verify: VerifyResult,
+    /// Latency of the transferred network's file and of the exported one.
+    pub latency: BenchReport,
     /// Wall-clock seconds of each stage.
     pub seconds: BTreeMap<String, f64>,
     /// The engine that trained.

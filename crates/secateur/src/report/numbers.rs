@@ -76,6 +76,18 @@ pub fn seconds(s: f64) -> String {
     format!("{} s", three_digits(s))
 }
 
+/// Milliseconds: `0.421 ms`, `12.3 ms`.
+#[must_use]
+pub fn milliseconds(ms: f64) -> String {
+    format!("{} ms", three_digits(ms))
+}
+
+/// A quotient of speeds: `1.87x`.
+#[must_use]
+pub fn times(quotient: f64) -> String {
+    format!("{}x", three_digits(quotient))
+}
+
 /// A small quantity, such as a largest difference: `3.1e-6`, `0`.
 #[must_use]
 pub fn small(x: f64) -> String {
@@ -153,6 +165,8 @@ mod tests {
         assert_eq!(seconds(0.4213), "0.421 s");
         assert_eq!(seconds(12.34), "12.3 s");
         assert_eq!(seconds(754.2), "754 s");
+        assert_eq!(milliseconds(0.4213), "0.421 ms");
+        assert_eq!(times(1.869), "1.87x");
         assert_eq!(small(3.14e-6), "3.1e-6");
         assert_eq!(small(0.0), "0");
         assert_eq!(percent(0.9173), "91.73 %");

@@ -1,6 +1,8 @@
 //! The tables of a `compress` run.
 
-use super::numbers::{bytes, change, count, grouped, percent, points, seconds, share, small};
+use super::numbers::{
+    bytes, change, count, grouped, milliseconds, percent, points, seconds, share, small, times,
+};
 use super::table::Table;
 use super::{CompressReport, CutKind, LayerKind, TargetResult};
 
@@ -29,6 +31,14 @@ impl CompressReport {
                 show(before),
                 show(after),
                 change(before, after),
+            ]);
+        }
+        if let [before, after] = &self.latency.models[..] {
+            table.push([
+                "latency, p50".to_owned(),
+                milliseconds(before.p50_ms),
+                milliseconds(after.p50_ms),
+                format!("{} as fast", times(after.speedup)),
             ]);
         }
         table.push([
@@ -162,7 +172,7 @@ impl CompressReport {
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let verify = &self.verify;
-        vec![
+        let mut remarks = vec![
             format!(
                 "binomial standard error of the top-1 accuracy after: {:.2} pp",
                 self.standard_error_pp
@@ -180,8 +190,22 @@ impl CompressReport {
                 grouped(verify.n as u64),
                 verify.runtime
             ),
+            format!("latency: {}", self.latency.conditions()),
             MACS_NOTE.to_owned(),
-        ]
+        ];
+        if self
+            .latency
+            .models
+            .get(1)
+            .is_some_and(|after| after.speedup < 0.97)
+        {
+            remarks.push(
+                "the smaller network is slower here: small layers as two factors take longer than one kernel; \
+                 `--per time` removes only what saves time"
+                    .to_owned(),
+            );
+        }
+        remarks
     }
 
     /// The targets that were missed, as one sentence; `None` where all hold.
@@ -209,6 +233,7 @@ fn target_amount(target: &TargetResult, x: f64) -> String {
     match target.name.as_str() {
         "acc-drop" => format!("{x:.2} pp"),
         "size" => bytes(x.max(0.0) as u64),
+        "latency" => milliseconds(x),
         _ => count(x.max(0.0) as u64),
     }
 }

@@ -10,6 +10,7 @@ fn report() -> CompressReport {
         size: Size {
             params,
             macs: 150 * params,
+            nanos: 0,
         },
         val_top1_cut: val_top1 - 0.01,
         val_top1,
@@ -73,6 +74,20 @@ fn report() -> CompressReport {
             runtime: "tract".to_owned(),
             n: 500,
         },
+        latency: BenchReport {
+            runtime: "tract".to_owned(),
+            threads: 2,
+            input: [1, 3, 32, 32],
+            runs: 100,
+            models: [("before", 2.0, 1.0), ("after", 1.0, 2.0)]
+                .map(|(model, p50_ms, speedup)| FileLatency {
+                    model: model.to_owned(),
+                    p50_ms,
+                    p95_ms: 1.5 * p50_ms,
+                    speedup,
+                })
+                .to_vec(),
+        },
         seconds: BTreeMap::from([("transfer".to_owned(), 12.5), ("prune".to_owned(), 100.0)]),
         engine: "burn".to_owned(),
         model: "small.onnx".to_owned(),
@@ -88,6 +103,7 @@ fn the_summary_states_count_unit_baseline_and_n() {
 | parameters | 0.270 M | 0.135 M | -50.0 % |
 | MACs | 40.8 M | 20.4 M | -50.0 % |
 | file size | 1.09 MB | 0.561 MB | -48.6 % |
+| latency, p50 | 2.00 ms | 1.00 ms | 2.00x as fast |
 | test top-1 (n = 10,000) | 91.73 % | 90.90 % | -0.83 pp |
 ";
     assert_eq!(text, expected);
@@ -172,6 +188,7 @@ fn the_object_has_the_names_that_scripts_rely_on() {
         "targets",
         "layers",
         "verify",
+        "latency",
         "seconds",
         "model",
     ] {
@@ -205,4 +222,18 @@ fn the_object_has_the_names_that_scripts_rely_on() {
         }
     }
     assert_eq!(object.pointer("/layers/0/kind").unwrap(), "factored");
+}
+
+#[test]
+fn a_network_that_became_slower_is_said_to_be() {
+    let mut report = report();
+    let slower = |report: &CompressReport| {
+        let remarks = report.remarks();
+        remarks
+            .iter()
+            .any(|remark| remark.contains("is slower here"))
+    };
+    assert!(!slower(&report));
+    report.latency.models[1].speedup = 0.8;
+    assert!(slower(&report));
 }

@@ -291,7 +291,8 @@ fn factored_layers_are_recognised_by_pattern() {
         layers[1].cost_per_direction(6),
         Size {
             params: 2 * 36 + 12,
-            macs: 6 * (2 * 36 + 12)
+            macs: 6 * (2 * 36 + 12),
+            nanos: 0
         }
     );
     assert_eq!(layers[1].bias.as_deref(), Some("grouped.b"));

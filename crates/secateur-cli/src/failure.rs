@@ -52,6 +52,8 @@ pub fn about(model: &Path) -> impl Fn(PipelineError) -> Error + '_ {
             | PipelineError::Setting { .. }
             | PipelineError::CutTarget
             | PipelineError::Report(_)
+            | PipelineError::Load { .. }
+            | PipelineError::NoLabels
             | PipelineError::NoTestImages => false,
         };
         let error = Error::from(error);

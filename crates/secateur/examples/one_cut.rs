@@ -131,7 +131,7 @@ fn main() -> Result<()> {
                 let found = output_moments(
                     &engine,
                     &graph,
-                    &head.logits,
+                    std::slice::from_ref(&head.logits),
                     &values,
                     &source,
                     &config,

@@ -22,7 +22,7 @@ pub struct BenchArgs {
     /// Image height and width in pixels, where the first file does not fix them
     #[arg(long, value_name = "HxW", value_parser = choice::size)]
     pub size: Option<[usize; 2]>,
-    /// Images in a run, where the file does not fix their number
+    /// Images in a run; more where a file fixes their number to more
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub batch_size: u16,
     /// Most runs of each file

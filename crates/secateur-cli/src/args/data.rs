@@ -6,18 +6,26 @@ use secateur::data::{Augment, DataKind};
 use secateur::pipeline::Settings;
 use std::path::PathBuf;
 
-const KINDS: &[&str] = &["image-folder", "cifar10", "cifar100", "idx", "digits"];
+const KINDS: &[&str] = &[
+    "image-folder",
+    "images",
+    "cifar10",
+    "cifar100",
+    "idx",
+    "digits",
+];
 const AUGMENTS: &[&str] = &["none", "crop", "crop-flip"];
 
 /// Where images come from and how they become input.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Data options")]
 pub struct DataArgs {
-    /// Folder of labelled images: class folders (also below `train`, `val`, `test`), CIFAR-10/100 binary
-    /// files, or IDX files (`.gz` too)
+    /// Folder of images: class folders (also below `train`, `val`, `test`), CIFAR-10/100 binary files, or
+    /// IDX files (`.gz` too); images that lie in the folder itself have no labels
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// What the folder holds, where it is not recognised; `digits` are embedded and need no folder
+    /// What the folder holds, where it is not recognised; `images` takes all images below it without labels,
+    /// `digits` are embedded and need no folder
     #[arg(long, value_name = "KIND", value_parser = choice::of::<DataKind>(KINDS))]
     pub data_kind: Option<DataKind>,
     /// How pixels become input: `imagenet`, `caffe`, `unit`, `pm1`, or numbers such as

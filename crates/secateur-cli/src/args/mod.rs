@@ -116,6 +116,10 @@ pub struct InspectArgs {
 /// that matter least until the targets are reached, and writes a smaller file of standard ONNX operators,
 /// which is checked in an independent runtime. Accuracy is held on a validation split; the test split is
 /// used once, at the end. A target that is missed gives exit status 1 and the best network found.
+///
+/// Images without labels (and networks that are no classifiers: detectors, segmenters, embeddings) do, too:
+/// the network stays what it is, nothing is trained, and all its outputs are held against those of the
+/// network before.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     secateur compress model.onnx --data images/ --preprocess imagenet -o small.onnx --dry-run\n  \
@@ -123,6 +127,7 @@ pub struct InspectArgs {
     secateur compress model.onnx --data mnist/ --preprocess caffe --size 32x32 -o small.onnx \\\n      \
     --target acc-drop=1.0pp --target params=10%\n  \
     secateur compress model.onnx --data images/ --preprocess imagenet -o fast.onnx --runtime ort --per time\n  \
+    secateur compress detector.onnx --data photos/ --preprocess unit -o small.onnx --target output-error=10%\n  \
     secateur compress model.onnx --config runs/small/config.toml -o small.onnx --resume")]
 pub struct CompressArgs {
     /// The pre-trained network, an ONNX file

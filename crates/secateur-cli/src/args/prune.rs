@@ -39,7 +39,8 @@ pub struct CutArgs {
         help = stated(
             "What must hold at the end; may be given several times: `acc-drop=1.0pp` (test top-1 lost, \
              percentage points), `params=25%` or `params=1.5M`, `macs=50%`, `size=2MB`, `latency=50%` or \
-             `latency=8ms` (what is kept; the median of one run in the runtime)",
+             `latency=8ms` (what is kept; the median of one run in the runtime), and without labels \
+             `output-error=5%` (root mean square of the outputs' change, of their spread)",
             shown_targets(),
         )
     )]

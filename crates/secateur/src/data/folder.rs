@@ -123,6 +123,32 @@ fn has_class_folders(folder: &Path) -> Result<bool, DataError> {
     Ok(false)
 }
 
+/// Whether a folder holds images itself.
+pub(super) fn is_flat(top: &Entries) -> bool {
+    top.files.iter().any(|name| is_image(name))
+}
+
+// Folders deeper than this are passed over: links can go in circles.
+const MAX_DEPTH: usize = 8;
+
+/// Lists the images of a folder and of the folders below it, of whatever names, as one class.
+pub(super) fn without_labels(root: &Path) -> Result<Files, DataError> {
+    let mut files = Files {
+        classes: vec!["unlabelled".to_owned()],
+        ..Files::default()
+    };
+    files.add_below(root, MAX_DEPTH)?;
+    if files.paths.is_empty() {
+        return Err(DataError::Layout {
+            path: root.into(),
+            what: "there is no image in it".to_owned(),
+        });
+    }
+    let sample = |item| Sample { item, label: 0 };
+    files.listing.train = (0..files.paths.len()).map(sample).collect();
+    Ok(files)
+}
+
 /// `train`, `val`, `test` for a folder's name, or nothing.
 fn split_of(name: &str) -> &'static str {
     let name = name.to_ascii_lowercase();
@@ -221,6 +247,23 @@ pub(super) fn list(root: &Path, top: &Entries) -> Result<Files, DataError> {
 }
 
 impl Files {
+    /// Adds the images of a folder, then those of its folders, by name.
+    fn add_below(&mut self, folder: &Path, depth: usize) -> Result<(), DataError> {
+        let inner = entries(folder)?;
+        let (images, others): (Vec<_>, Vec<_>) =
+            inner.files.iter().partition(|name| is_image(name));
+        self.ignored += inner.hidden + others.len();
+        self.paths
+            .extend(images.iter().map(|name| folder.join(name)));
+        for name in &inner.folders {
+            match depth.checked_sub(1) {
+                Some(depth) => self.add_below(&folder.join(name), depth)?,
+                None => self.ignored += 1,
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the images of a split whose classes must be among the training classes.
     fn add_split(&mut self, folder: &Path) -> Result<Vec<Sample>, DataError> {
         let inner = entries(folder)?;

@@ -111,6 +111,8 @@ pub struct Batch {
 pub enum DataKind {
     /// One folder of images a class, with or without `train`, `val` and `test` above them.
     ImageFolder,
+    /// Images without labels, in the folder and in folders below it: all of one class that says nothing.
+    Images,
     /// CIFAR-10, binary.
     Cifar10,
     /// CIFAR-100, binary; fine labels.
@@ -122,8 +124,9 @@ pub enum DataKind {
 }
 
 impl DataKind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::ImageFolder,
+        Self::Images,
         Self::Cifar10,
         Self::Cifar100,
         Self::Idx,
@@ -135,6 +138,7 @@ impl DataKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::ImageFolder => "image-folder",
+            Self::Images => "images",
             Self::Cifar10 => "cifar10",
             Self::Cifar100 => "cifar100",
             Self::Idx => "idx",
@@ -217,7 +221,7 @@ impl DataOptions {
     }
 }
 
-/// A data set of labelled images, divided into splits. Clones share the images.
+/// A data set of images, labelled but for those of [`DataKind::Images`], divided into splits. Clones share the images.
 #[derive(Clone, Debug)]
 pub struct Dataset {
     inner: Arc<Inner>,
@@ -245,7 +249,7 @@ impl Inner {
     }
 }
 
-const WANTED: &str = "class folders with images (also below `train`, `val` and `test`), `data_batch_*.bin` \
+const WANTED: &str = "class folders with images (also below `train`, `val` and `test`), images without labels, `data_batch_*.bin` \
                       (CIFAR-10), `train.bin` (CIFAR-100), `train-images-idx3-ubyte[.gz]` (IDX)";
 
 impl Dataset {
@@ -293,8 +297,12 @@ impl Dataset {
             .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
             .unwrap_or_else(|| path.display().to_string());
         match recognise(path, &entries, options.kind)? {
-            DataKind::ImageFolder => {
-                Self::images(name, folder::list(path, &entries)?, options, progress)
+            kind @ DataKind::ImageFolder => {
+                Self::images(kind, name, folder::list(path, &entries)?, options, progress)
+            }
+            kind @ DataKind::Images => {
+                let files = folder::without_labels(path)?;
+                Self::images(kind, name, files, options, progress)
             }
             kind @ (DataKind::Cifar10 | DataKind::Cifar100) => Self::packed(
                 kind,
@@ -364,6 +372,7 @@ impl Dataset {
     }
 
     fn images(
+        kind: DataKind,
         name: String,
         files: folder::Files,
         options: &DataOptions,
@@ -375,7 +384,9 @@ impl Dataset {
             listing,
             ignored,
         } = files;
-        several_classes(&name, &classes, &listing.train)?;
+        if kind != DataKind::Images {
+            several_classes(&name, &classes, &listing.train)?;
+        }
         let mut splits = split::divide(listing, classes.len(), options)?;
         let images = paths.len();
         let store = Store::new(Source::Files(paths), images, options.cache_bytes);
@@ -437,11 +448,16 @@ impl Dataset {
         }
         if ignored > 0 {
             progress.note(&format!(
-                "passed over {ignored} files or folders that are not images of a class"
+                "passed over {ignored} files or folders that are not images{}",
+                if kind == DataKind::Images {
+                    ""
+                } else {
+                    " of a class"
+                }
             ));
         }
         Ok(Self::new(Inner {
-            kind: DataKind::ImageFolder,
+            kind,
             name,
             classes,
             store,
@@ -471,6 +487,12 @@ impl Dataset {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inner.name
+    }
+
+    /// Whether the images' classes are known.
+    #[must_use]
+    pub fn has_labels(&self) -> bool {
+        self.inner.kind != DataKind::Images
     }
 
     /// The classes' names, by class index.
@@ -584,6 +606,8 @@ fn recognise(
     for kind in named.map_or(DataKind::ALL.to_vec(), |kind| vec![kind]) {
         let there = match kind {
             DataKind::ImageFolder => folder::recognise(path, entries)?,
+            // Images beside class folders are passed over, so class folders come first.
+            DataKind::Images => named.is_some() || found.is_empty() && folder::is_flat(entries),
             DataKind::Cifar10 | DataKind::Cifar100 => cifar(kind),
             DataKind::Idx => idx_files(path, &entries.files)?.is_some(),
             DataKind::Digits => false,

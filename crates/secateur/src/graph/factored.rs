@@ -12,6 +12,13 @@ use crate::tensor::Tensor;
 use ndarray::{Array2, Array3, Axis, IxDyn};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The layer that a node of a folded graph belongs to: the nodes of two factors are named after it.
+pub(crate) fn layer_of(node: &str) -> &str {
+    node.strip_suffix(".basis")
+        .or_else(|| node.strip_suffix(".projection"))
+        .unwrap_or(node)
+}
+
 /// What the two factors are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FactoredKind {

@@ -21,7 +21,7 @@ mod window;
 pub use activation::{Activation, GeluForm};
 pub use arity::Arity;
 pub use factored::{FactorMatrices, FactoredKind, FactoredLayer, factored_layers};
-pub(crate) use factored::{OUTPUT_SCALE, Uses, optional};
+pub(crate) use factored::{OUTPUT_SCALE, Uses, layer_of, optional};
 pub use infer::{
     AxisSlice, InferError, Inferred, MAX_CONSTANT, Operands, broadcast, infer, infer_images,
 };

@@ -57,7 +57,7 @@ impl Scoring<'_> {
         Ok(output_moments(
             self.engine,
             &light_with(graph, &values)?,
-            self.logits,
+            &self.task.outputs(),
             &all,
             &source(self.prepared, self.settings),
             &config,

@@ -7,13 +7,13 @@ use super::next::Next;
 use super::rounds::{Context, scoring};
 use super::settings::Removal;
 use super::stages::{light, source};
+use super::task::loss;
 use super::times::{Times, whole};
-use crate::data::Split;
 use crate::graph::{Graph, Op, Size, factored_layers};
 use crate::prune::channels::ChannelPlan;
 use crate::prune::{LayerPlan, PruningPlan, apply};
 use crate::report::CutKind;
-use crate::train::{KeptChannels, accuracy_on_some, carry_batch_norm};
+use crate::train::{KeptChannels, carry_batch_norm};
 
 /// A network after a cut, batch norm carried over, nothing trained.
 #[derive(Clone, Debug)]
@@ -24,12 +24,11 @@ pub(super) struct Candidate {
     pub plan: PruningPlan,
     /// The channels that this cut takes.
     pub channels: Option<ChannelPlan>,
+    /// The share of what can be cut that goes.
+    pub share: f64,
     /// Nanoseconds of one run, measured where time counts, else 0.
     pub nanos: u64,
 }
-
-// Validation images on which two cuts are compared: the same for both, so few tell.
-const COMPARED: usize = 2_048;
 
 /// The cut of `graph` that loses least: of directions, of channels, or of both the one with the lower
 /// loss on validation. `done` holds all cuts of directions so far, `times` those of `graph`, where time
@@ -52,6 +51,7 @@ pub(super) fn best_cut(
         let cut = apply(&ranked.adopt(graph, plan)?, plan)?;
         candidates.push(Candidate {
             kind: CutKind::Directions,
+            share: next.share,
             nanos: measured(&cut)?,
             graph: carried(context, graph, &cut, &KeptChannels::new())?,
             plan: if done.layers.is_empty() {
@@ -81,6 +81,7 @@ pub(super) fn best_cut(
         if let Some(cut) = scoring(context).cut_channels(graph, moments, &is_enough, times)? {
             candidates.push(Candidate {
                 kind: CutKind::Channels,
+                share: next.step,
                 nanos: measured(&cut.graph)?,
                 graph: carried(context, graph, &cut.graph, &cut.kept)?,
                 plan: capped(done, graph, &cut.graph),
@@ -91,20 +92,13 @@ pub(super) fn best_cut(
     if candidates.len() < 2 {
         return Ok(candidates.pop());
     }
-    let loss = |graph: &Graph| {
-        let source = source(context.prepared, context.settings);
-        let (engine, logits) = (context.engine, context.logits);
-        let (graph, seed) = (light(graph)?, context.settings.seed);
-        let found = accuracy_on_some(engine, &graph, logits, &source, Split::Val, COMPARED, seed)?;
-        Ok::<_, PipelineError>(found.loss)
-    };
     let before = match times {
-        Some(times) => Some((loss(graph)?, times.whole)),
+        Some(times) => Some((loss(context, graph)?, times.whole)),
         None => None,
     };
     let (mut judged, mut notes) = (Vec::new(), Vec::new());
     for candidate in candidates {
-        let loss = loss(&candidate.graph)?;
+        let loss = loss(context, &candidate.graph)?;
         let kind = candidate.kind.name();
         notes.push(match candidate.nanos {
             0 => format!("loss {loss:.4} without {kind}"),
@@ -131,6 +125,7 @@ fn price(before: Option<(f64, u64)>, loss: f64, nanos: u64) -> f64 {
     };
     match nanos_before.saturating_sub(nanos) {
         0 => f64::INFINITY,
+        _ if !loss.is_finite() => f64::INFINITY,
         saved => (loss - loss_before).max(1e-6) / saved as f64,
     }
 }
@@ -197,6 +192,8 @@ mod tests {
         assert_eq!(price(before, 0.5, 100), f64::INFINITY);
         // Of two cuts that lose nothing, the faster one.
         assert!(price(before, 1.0, 50) < price(before, 0.9, 60));
+        // A network that is broken.
+        assert_eq!(price(before, f64::NAN, 10), f64::INFINITY);
         assert_eq!(price(None, 1.2, 0), 1.2);
     }
 }

@@ -7,7 +7,7 @@ use super::score::Scoring;
 use super::stages::shapes;
 use super::times::Times;
 use crate::decompose::{OutputMoments, cap_ranks};
-use crate::graph::{Graph, Inferred, Op, Size, factored_layers};
+use crate::graph::{Graph, Inferred, Op, Size, factored_layers, layer_of};
 use crate::groups::{ChannelGroups, ChannelId, Removed, Role, discover};
 use crate::importance::{Reader, removal_order};
 use crate::prune::Per;
@@ -87,11 +87,8 @@ impl Scoring<'_> {
             None => None,
         };
         let is_excluded = |node: &str| {
-            let layer = node
-                .strip_suffix(".basis")
-                .or_else(|| node.strip_suffix(".projection"));
             let exclude = exclude.as_ref();
-            exclude.is_some_and(|exclude| exclude.is_match(layer.unwrap_or(node)))
+            exclude.is_some_and(|exclude| exclude.is_match(layer_of(node)))
         };
         let saved: Vec<f64> = saved(graph, &groups, &inferred, times)
             .iter()
@@ -126,7 +123,7 @@ impl Scoring<'_> {
             exported_size(&cut, self.prepared, times)
         };
         let (mut too_few, mut enough) = (0, order.len());
-        if order.is_empty() {
+        if aligned(&order, &sizes, settings.align()).is_empty() {
             return Ok(None);
         }
         let reachable = is_enough(size(enough)?);

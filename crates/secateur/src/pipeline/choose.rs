@@ -133,11 +133,16 @@ impl<'c> Choice<'c> {
     /// The sizes that the targets ask for; `wants` holds each target with its number.
     pub(super) fn goals(&self, wants: &[(Target, f64)], file: File) -> Vec<Goal> {
         let goal = |(target, want): &(Target, f64)| match target {
-            Target::AccDrop(_) => None,
+            Target::AccDrop(_) | Target::OutputError(_) => None,
             Target::Params(_) => Some(Goal::Params(*want as u64)),
             Target::Macs(_) => Some(Goal::Macs(*want as u64)),
             Target::Size(_) => Some(Goal::Params(file.params_within(*want) as u64)),
-            Target::Latency(_) => Some(Goal::Nanos((1e6 * LATENCY_AIM * want) as u64)),
+            Target::Latency(_) => {
+                let want = 1e6 * want;
+                let holds = self.total.nanos as f64 <= want;
+                let aim = if holds { want } else { LATENCY_AIM * want };
+                Some(Goal::Nanos(aim as u64))
+            }
         };
         wants.iter().filter_map(goal).collect()
     }

@@ -1,11 +1,12 @@
 //! One cut of a factored network: scores from statistics or a window of training, a plan, a smaller
 //! graph.
 
+use super::checks::check;
 use super::choose::{Choice, File};
-use super::compress::check;
 use super::files::{folded, written};
 use super::score::Scoring;
 use super::stages::{fit_config, shapes, source};
+use super::task::Task;
 use super::{Original, PipelineError, Removal, Settings, Target, prepare};
 use crate::cost;
 use crate::exec::Engine;
@@ -54,11 +55,12 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
         });
     }
     if settings.prune.targets.is_empty()
-        || settings
-            .prune
-            .targets
-            .iter()
-            .any(|target| matches!(target, Target::AccDrop(_) | Target::Latency(_)))
+        || settings.prune.targets.iter().any(|target| {
+            matches!(
+                target,
+                Target::AccDrop(_) | Target::OutputError(_) | Target::Latency(_)
+            )
+        })
     {
         return Err(PipelineError::CutTarget);
     }
@@ -72,6 +74,9 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let read = onnx::read(job.model)?;
     let layers = chosen(&read.graph, settings)?;
     let prepared = prepare(&read.graph, &settings.data, settings.seed, progress)?;
+    if !prepared.dataset.has_labels() {
+        return Err(PipelineError::NoLabels);
+    }
     let preprocess = &prepared.preprocess;
     let Ending::Classifier(head) = ending(&read.graph, preprocess.height, preprocess.width)? else {
         return Err(PipelineError::NoClassifier);
@@ -80,8 +85,10 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
         engine,
         prepared: &prepared,
         settings,
-        head: &head.node,
-        logits: &head.logits,
+        task: &Task::Classes {
+            head: head.node,
+            logits: head.logits,
+        },
         progress,
     };
     let prune = &settings.prune;
@@ -133,7 +140,7 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let mut report = written(job.model, &read, job.output, cut, size)?;
     report.goal_met = wants.iter().all(|(target, want)| {
         let got = match target {
-            Target::AccDrop(_) | Target::Latency(_) => return true,
+            Target::AccDrop(_) | Target::OutputError(_) | Target::Latency(_) => return true,
             Target::Params(_) => after.params,
             Target::Macs(_) => after.macs.unwrap_or(u64::MAX),
             Target::Size(_) => after.bytes,

@@ -1,15 +1,17 @@
 //! What a run would do, said before the long work.
 
+use super::checks::check_labels;
 use super::inspect::{inspect_graph, preprocess_text};
 use super::stages::{decompose_config, shapes, transfer_epochs};
 use super::{Original, PipelineError, Prepared, Removal, Settings, Target, prepare};
 use crate::cost;
 use crate::data::Split;
-use crate::decompose::{DecomposeConfig, examine};
+use crate::decompose::examine;
 use crate::graph::Graph;
 use crate::importance::Score;
 use crate::onnx;
 use crate::progress::Progress;
+use crate::prune::Per;
 use crate::report::{Feasibility, PlanReport};
 use crate::train::Trainable;
 use crate::transfer::{Ending, HeadChoice, InsertBatchNorm, ending};
@@ -35,20 +37,21 @@ pub fn foresee(
     let size = [preprocess.height, preprocess.width];
     let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let mut network = inspect_graph(graph, Some(size), &path.display().to_string(), bytes)?;
+    check_labels(settings, dataset.has_labels())?;
     let classes = dataset.classes().len();
-    let ending = ending(graph, size[0], size[1])?;
+    let ending = match dataset.has_labels() {
+        true => Some(ending(graph, size[0], size[1])?),
+        false => None,
+    };
     let kept_head = match &ending {
-        Ending::Classifier(head)
+        Some(Ending::Classifier(head))
             if head.classes == classes && settings.transfer.head == HeadChoice::Auto =>
         {
             Some(head.node.as_str())
         }
-        Ending::Classifier(_) | Ending::Features { .. } => None,
+        _ => None,
     };
-    let config = DecomposeConfig {
-        head: kept_head.map(str::to_owned),
-        ..decompose_config(settings, "")?
-    };
+    let config = decompose_config(settings, kept_head)?;
     for record in examine(graph, &config)?.layers {
         let layer = network
             .layers
@@ -59,7 +62,7 @@ pub fn foresee(
             layer.why = kept.to_string();
         }
     }
-    if let (Ending::Classifier(head), None) = (&ending, kept_head)
+    if let (Some(Ending::Classifier(head)), None) = (&ending, kept_head)
         && let Some(layer) = network
             .layers
             .iter_mut()
@@ -78,18 +81,28 @@ pub fn foresee(
     Ok(PlanReport {
         network,
         data: format!(
-            "`{}` ({}): {} training, {} validation, {} test images of {classes} classes",
+            "`{}` ({}): {} training, {} validation, {} test images {}",
             dataset.name(),
             dataset.kind(),
             split(Split::Train),
             split(Split::Val),
-            split(Split::Test)
+            split(Split::Test),
+            match dataset.has_labels() {
+                true => format!("of {classes} classes"),
+                false => "without labels".to_owned(),
+            }
         ),
         classes,
         preprocess: preprocess_text(preprocess),
-        transfer: transfer(settings, &ending, classes, kept_head, epochs),
+        transfer: ending.as_ref().map_or_else(
+            || {
+                "the images have no labels: the network stays as it is, and nothing is trained"
+                    .to_owned()
+            },
+            |ending| transfer(settings, ending, classes, kept_head, epochs),
+        ),
         targets: feasibility(graph, &prepared, settings)?,
-        stages: stages(settings, epochs),
+        stages: stages(settings, epochs, dataset.has_labels()),
         writes,
     })
 }
@@ -128,13 +141,13 @@ fn transfer(
     }
 }
 
-fn stages(settings: &Settings, epochs: u64) -> Vec<String> {
+fn stages(settings: &Settings, epochs: u64, has_labels: bool) -> Vec<String> {
     let prune = &settings.prune;
-    vec![
+    let mut stages = vec![
         format!("transfer: up to {epochs} passes over the training images"),
         "decompose: each prunable layer into basis, scaling factors and projection".to_owned(),
         format!(
-            "prune in rounds: {}{}, then a cut of {}, {:.1} % of what remains at first{}; up to {} passes to recover",
+            "prune in rounds: {}{}, then a cut of {}, {:.1} % of what remains at first{}{}",
             match prune.score {
                 Score::Taylor => format!("{} training steps for scores", prune.window_steps()),
                 Score::Fisher | Score::Energy | Score::Magnitude | Score::Lamp => {
@@ -154,15 +167,33 @@ fn stages(settings: &Settings, epochs: u64) -> Vec<String> {
             100.0 * prune.step(),
             match prune.refit_images() {
                 0 => String::new(),
-                images => format!(", and a refit to the outputs of the uncut network for {images} training images"),
+                images => format!(
+                    ", and a refit to the outputs of the uncut network for {images} training images"
+                ),
             },
-            prune.recovery_epochs,
+            match (has_labels, prune.recovery_epochs) {
+                (true, passes) => format!("; up to {passes} passes to recover"),
+                (false, _) => String::new(),
+            },
         ),
-        format!("fine-tune: {} passes for scaling factors, batch norm and head", prune.finetune_epochs),
+        format!(
+            "fine-tune: {} passes for scaling factors, batch norm and head",
+            prune.finetune_epochs
+        ),
         "fold and export: standard ONNX operators".to_owned(),
-        "verify: the file against the network in memory, accuracy on the test images and latency of both"
-            .to_owned(),
-    ]
+        format!(
+            "verify: the file against the network in memory, {} on the test images, latency of both",
+            if has_labels {
+                "accuracy of both"
+            } else {
+                "outputs of both"
+            }
+        ),
+    ];
+    if !has_labels {
+        stages.retain(|stage| !stage.starts_with("transfer") && !stage.starts_with("fine-tune"));
+    }
+    stages
 }
 
 /// Each target held against the size with every layer at rank 1, which is a lower bound: the head of
@@ -172,10 +203,7 @@ pub(super) fn feasibility(
     prepared: &Prepared,
     settings: &Settings,
 ) -> Result<Vec<Feasibility>, PipelineError> {
-    let config = DecomposeConfig {
-        head: None,
-        ..decompose_config(settings, "")?
-    };
+    let config = decompose_config(settings, None)?;
     let cost = cost::of(graph, &shapes(graph, prepared)?);
     let (mut params, mut macs) = (cost.params, cost.macs);
     for record in examine(graph, &config)?.layers {
@@ -198,16 +226,19 @@ pub(super) fn feasibility(
     let judged = |target: &Target| {
         let want = target.want(&original);
         let least = match target {
-            Target::AccDrop(_) | Target::Latency(_) => None,
+            Target::AccDrop(_) | Target::OutputError(_) | Target::Latency(_) => None,
             Target::Params(_) => Some(params),
             Target::Macs(_) => Some(macs),
             Target::Size(_) => Some(params * BYTES_PER_PARAM),
         };
+        // Where time counts, cuts that save none are not made, whatever else they save.
+        let is_certain = settings.prune.per() != Per::Time;
+        let possible = least.map(|least| least as f64 <= want);
         Feasibility {
             target: target.to_string(),
             want,
             least,
-            possible: least.map(|least| least as f64 <= want),
+            possible: possible.filter(|possible| is_certain || !possible),
         }
     };
     Ok(settings.prune.targets.iter().map(judged).collect())

@@ -38,7 +38,10 @@ pub fn evaluate_file(
     let bytes = read(model)?;
     let graph = onnx::read(model)?.graph;
     let prepared = prepare(&graph, &settings.data, settings.seed, progress)?;
-    let shape = batch_shape(&prepared, settings);
+    if !prepared.dataset.has_labels() {
+        return Err(PipelineError::NoLabels);
+    }
+    let shape = prepared.input_shape(settings.data.batch_size);
     let mut network = runtime.load(&bytes, shape)?;
     progress.begin("evaluate", prepared.dataset.len(split) as u64);
     let batches = counted(&prepared, split, settings, progress);
@@ -79,7 +82,10 @@ pub fn verify_files(
         Images::Random(_) => None,
     };
     let (shape, description) = match (&prepared, images) {
-        (Some(prepared), _) => (batch_shape(prepared, settings), "test split".to_owned()),
+        (Some(prepared), _) => (
+            prepared.input_shape(settings.data.batch_size),
+            "test split".to_owned(),
+        ),
         (None, Images::Random(n)) => (
             random_shape(&graph, n, settings)?,
             format!("uniform noise, seed {}", settings.seed),
@@ -151,16 +157,6 @@ fn counted<'p>(
                 progress.advance(batch.labels.len() as u64);
             }
         })
-}
-
-fn batch_shape(prepared: &Prepared, settings: &Settings) -> [usize; 4] {
-    let preprocess = &prepared.preprocess;
-    [
-        settings.data.batch_size,
-        preprocess.channels.channels(),
-        preprocess.height,
-        preprocess.width,
-    ]
 }
 
 pub(super) fn random_shape(

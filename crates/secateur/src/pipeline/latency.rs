@@ -2,7 +2,7 @@
 
 use super::judge::{noise, random_shape, read};
 use super::rounds::Context;
-use super::{PipelineError, Prepared, Settings};
+use super::{PipelineError, Settings};
 use crate::bench::{Turns, in_turns};
 use crate::onnx;
 use crate::progress::Progress;
@@ -12,8 +12,8 @@ use crate::verify::{self, Loaded, Options, Runtime};
 use std::path::Path;
 use std::time::Duration;
 
-/// The latency of files that take the same images, measured in turns on seeded noise; `batch` images in
-/// a run, where the first file does not fix their number.
+/// The latency of files that take the same images, measured in turns on seeded noise; at least `batch`
+/// images in a run, and as many as the file takes that fixes most.
 ///
 /// # Errors
 /// [`PipelineError`] where a file cannot be read or does not run, or nothing says how large images are.
@@ -66,14 +66,23 @@ impl Bench<'_> {
         files: &[(&str, &[u8])],
         progress: &dyn Progress,
     ) -> Result<BenchReport, PipelineError> {
-        let mut networks: Vec<(Box<dyn Loaded>, Floats)> = Vec::new();
-        let mut shape = self.shape;
-        for (_, bytes) in files {
-            let network = self.runtime.load(bytes, shape)?;
-            // A file that fixes the number of images runs no fewer.
-            shape[0] = shape[0].max(network.batch());
-            networks.push((network, noise(shape, self.seed)?.images));
+        let mut loaded: Vec<Box<dyn Loaded>> = Vec::new();
+        for (name, bytes) in files {
+            let network = self.runtime.load(bytes, self.shape);
+            loaded.push(network.map_err(|source| PipelineError::Load {
+                model: (*name).to_owned(),
+                source,
+            })?);
         }
+        // A file that fixes the number of images runs no fewer, and then the others run as many.
+        let batches = loaded.iter().map(|network| network.batch());
+        let mut shape = self.shape;
+        shape[0] = batches.fold(shape[0], usize::max);
+        let images = noise(shape, self.seed)?.images;
+        let mut networks: Vec<(Box<dyn Loaded>, Floats)> = loaded
+            .into_iter()
+            .map(|network| (network, images.clone()))
+            .collect();
         progress.begin("latency", self.turns.most as u64);
         let samples = in_turns(&mut networks, self.turns, progress)?;
         progress.end();
@@ -113,7 +122,7 @@ pub(super) fn latency(
     let bench = Bench {
         runtime: context.runtime,
         threads: context.threads,
-        shape: latency_shape(context.prepared, context.settings),
+        shape: latency_shape(context)?,
         turns: &Turns {
             limit: Duration::from_secs(5),
             ..Turns::default()
@@ -123,15 +132,12 @@ pub(super) fn latency(
     bench.run(files, context.progress)
 }
 
-/// Images of a run whose latency is measured.
-pub(super) fn latency_shape(prepared: &Prepared, settings: &Settings) -> [usize; 4] {
-    let preprocess = &prepared.preprocess;
-    [
-        settings.verify.latency_batch,
-        preprocess.channels.channels(),
-        preprocess.height,
-        preprocess.width,
-    ]
+/// The input of a run whose latency is measured: as many images as the file fixes, else as the settings
+/// say.
+pub(super) fn latency_shape(context: &Context<'_>) -> Result<[usize; 4], PipelineError> {
+    let fixed = context.uncut.image_input()?.batch;
+    let batch = fixed.unwrap_or(context.settings.verify.latency_batch);
+    Ok(context.prepared.input_shape(batch))
 }
 
 /// Milliseconds of the network before any cut, from the run's folder where it knows them.

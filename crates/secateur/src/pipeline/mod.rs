@@ -3,6 +3,7 @@
 mod basis;
 mod candidate;
 mod channels;
+mod checks;
 mod choose;
 mod clock;
 mod compress;
@@ -13,6 +14,7 @@ mod inspect;
 mod judge;
 mod latency;
 mod next;
+mod outcome;
 mod pace;
 mod prepare;
 mod refit;
@@ -22,6 +24,7 @@ mod score;
 mod settings;
 mod stages;
 mod target;
+mod task;
 mod times;
 
 pub use compress::{Job, compress};
@@ -93,6 +96,14 @@ pub enum PipelineError {
     /// The exported file is not what it should be, or does not run.
     #[error(transparent)]
     Verify(#[from] crate::verify::VerifyError),
+    /// A file does not run.
+    #[error("`{model}`: {source}")]
+    Load {
+        /// The file.
+        model: String,
+        /// What is wrong.
+        source: crate::verify::VerifyError,
+    },
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] crate::files::WriteError),
@@ -155,6 +166,12 @@ pub enum PipelineError {
     /// The report cannot be rendered.
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
+    /// What was asked for wants labels.
+    #[error(
+        "the images have no labels: name targets that need none (`output-error=5%`, `params=25%`, `macs=50%`, \
+         `size=2MB`, `latency=50%`), or give one folder of images a class"
+    )]
+    NoLabels,
     /// The data has no test split.
     #[error("the data has no test images")]
     NoTestImages,

@@ -14,9 +14,10 @@ use crate::prune::{Goal, Per, PruningPlan};
 pub(super) struct Next {
     /// The cut of directions, where one can go that far.
     pub plan: Option<PruningPlan>,
-    /// The size to come to in this round.
+    /// The size that a cut of channels is to come to.
     pub goal: Goal,
-    /// The share of what can be cut that goes.
+    /// The share of what can be cut that is to go, and the one that goes with `plan`.
+    pub step: f64,
     pub share: f64,
     /// The sizes that all targets ask for; where all of them hold, no more goes. None where there is no
     /// such target.
@@ -92,7 +93,12 @@ impl<'c> Sizes<'c> {
             }
         }
         let plan = plan.filter(|plan| !removes_nothing(plan));
-        let goal = match &plan {
+        let share = match &plan {
+            Some(plan) => self.choice.share(plan.predicted).min(step),
+            None => step,
+        };
+        // Channels may go further than directions can.
+        let goal = match plan.as_ref().filter(|_| share >= step) {
             Some(plan) => match settings.per() {
                 Per::Mac => Goal::Macs(plan.predicted.macs),
                 Per::Time => Goal::Nanos(plan.predicted.nanos),
@@ -100,14 +106,11 @@ impl<'c> Sizes<'c> {
             },
             None => self.choice.step_goal(step),
         };
-        let share = match &plan {
-            Some(plan) => self.choice.share(plan.predicted).min(step),
-            None => step,
-        };
         let goes_on = plan.is_some() || settings.removes != Removal::Basis;
         Ok(goes_on.then_some(Next {
             plan,
             goal,
+            step,
             share,
             targets: self.goals,
         }))

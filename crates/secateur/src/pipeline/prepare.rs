@@ -98,14 +98,24 @@ impl Prepared {
         splits.into_iter().map(members).collect()
     }
 
-    /// Writes preprocessing and class names into the graph's metadata.
+    /// The shape of `n` images as input, `[n, channels, height, width]`.
+    #[must_use]
+    pub fn input_shape(&self, n: usize) -> [usize; 4] {
+        let preprocess = &self.preprocess;
+        let channels = preprocess.channels.channels();
+        [n, channels, preprocess.height, preprocess.width]
+    }
+
+    /// Writes preprocessing and class names, where there are any, into the graph's metadata.
     pub fn describe(&self, graph: &mut Graph) {
         graph
             .metadata
             .insert(METADATA_KEY.to_owned(), self.preprocess.to_metadata());
-        graph.metadata.insert(
-            CLASSES_METADATA_KEY.to_owned(),
-            classes_to_metadata(self.dataset.classes()),
-        );
+        if self.dataset.has_labels() {
+            graph.metadata.insert(
+                CLASSES_METADATA_KEY.to_owned(),
+                classes_to_metadata(self.dataset.classes()),
+            );
+        }
     }
 }

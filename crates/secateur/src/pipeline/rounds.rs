@@ -8,19 +8,19 @@ use super::next::Sizes;
 use super::pace::Pace;
 use super::refit::refit;
 use super::score::Scoring;
-use super::stages::{fit_config, light, source};
+use super::stages::{fit_config, source};
+use super::task::{Task, judge, spent};
 use super::times::{Times, whole};
-use super::{Original, PipelineError, Prepared, Removal, Run, Settings, Target};
-use crate::data::Split;
+use super::{Original, PipelineError, Prepared, Removal, Run, Settings};
 use crate::exec::Engine;
 use crate::graph::{Graph, Size, factored_layers};
 use crate::importance::Scores;
 use crate::onnx::Model;
-use crate::progress::{Progress, Silent};
+use crate::progress::Progress;
 use crate::prune::channels::ChannelPlan;
-use crate::prune::{PLAN_VERSION, PruningPlan};
+use crate::prune::{PLAN_VERSION, Per, PruningPlan};
 use crate::report::{CutKind, Round};
-use crate::train::{AccuracyDrop, EngineAccuracy, FitSummary, Teacher, accuracy, steps_per_epoch};
+use crate::train::{AccuracyDrop, EngineAccuracy, FitSummary, Teacher, steps_per_epoch};
 use crate::verify::Runtime;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,8 +32,8 @@ pub(super) struct Context<'c> {
     pub settings: &'c Settings,
     pub run: &'c Run,
     pub model: &'c Model,
-    pub head: &'c str,
-    pub logits: &'c str,
+    /// What the network is for.
+    pub task: &'c Task,
     /// The decomposed network before any cut, to whose outputs a cut one is fitted.
     pub uncut: &'c Graph,
     /// The network before any cut, which teaches.
@@ -45,8 +45,8 @@ pub(super) struct Context<'c> {
     /// What runs exported files, on so many threads.
     pub runtime: &'c dyn Runtime,
     pub threads: usize,
-    /// Its accuracy on validation.
-    pub val: &'c EngineAccuracy,
+    /// Its accuracy on validation, where there are labels.
+    pub val: Option<&'c EngineAccuracy>,
     pub progress: &'c dyn Progress,
 }
 
@@ -90,6 +90,7 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
             val_top1_cut: 0.0,
             val_top1: 0.0,
             drop: AccuracyDrop::default(),
+            output_error: None,
             recovered: false,
             accepted: true,
         };
@@ -138,10 +139,11 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
                     let plans = state.channels.iter().chain(&candidate.channels);
                     let plans: Vec<ChannelPlan> = plans.cloned().collect();
                     candidate.graph = refit(context, &candidate.graph, &plans)?;
-                    let (cut, mut tried) = train_cut(context, candidate, number, next.share)?;
-                    // What was foretold to be faster and is not is of no use.
-                    let is_slower = |times: &Times| tried.round.size.nanos >= times.whole;
-                    tried.round.accepted &= !times.is_some_and(is_slower);
+                    let (cut, mut tried) = train_cut(context, candidate, number)?;
+                    // What was foretold to be faster and is not is of no use where time is the unit.
+                    let is_faster = |times: &Times| tried.round.size.nanos < times.whole;
+                    tried.round.accepted &=
+                        settings.per() != Per::Time || times.is_none_or(is_faster);
                     Ok((cut, tried))
                 }
                 None => Ok((graph.clone(), nothing_left(&state, number))),
@@ -161,7 +163,7 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
             .collect();
         crate::files::write_atomic(&context.run.path("history.jsonl"), history.as_bytes())?;
         let goes_on = if tried.round.accepted {
-            let goes_on = pace.succeeded(spent(context, &tried.round.drop));
+            let goes_on = pace.succeeded(spent(context, &tried.round));
             let mut channels = std::mem::take(&mut state.channels);
             (graph, state) = (cut, tried);
             channels.append(&mut state.channels);
@@ -223,14 +225,13 @@ fn train_cut(
     context: &Context<'_>,
     cut: Candidate,
     number: usize,
-    step: f64,
 ) -> Result<(Graph, RoundState), PipelineError> {
     let settings = context.settings;
     let source = source(context.prepared, settings);
     let round = Round {
         round: number,
         kind: Some(cut.kind),
-        step,
+        step: cut.share,
         size: Size {
             nanos: cut.nanos,
             ..exported_size(&cut.graph, context.prepared, None)?
@@ -238,12 +239,14 @@ fn train_cut(
         val_top1_cut: 0.0,
         val_top1: 0.0,
         drop: AccuracyDrop::default(),
+        output_error: None,
         recovered: false,
         accepted: true,
     };
     let (graph, mut state) = window(context, &cut.graph, round, cut.plan)?;
     state.channels.extend(cut.channels);
-    if state.round.accepted || settings.prune.recovery_epochs == 0 {
+    let can_train = settings.prune.recovery_epochs > 0 && context.task.classes().is_ok();
+    if state.round.accepted || !can_train {
         return Ok((graph, state));
     }
     let per_epoch = steps_per_epoch(&source);
@@ -330,42 +333,9 @@ pub(super) fn scoring<'c>(context: &Context<'c>) -> Scoring<'c> {
         engine: context.engine,
         prepared: context.prepared,
         settings: context.settings,
-        head: context.head,
-        logits: context.logits,
+        task: context.task,
         progress: context.progress,
     }
-}
-
-/// Holds a trained network of a round against the accuracy targets.
-fn judge(context: &Context<'_>, graph: &Graph, round: &mut Round) -> Result<(), PipelineError> {
-    let found = accuracy(
-        context.engine,
-        &light(graph)?,
-        context.logits,
-        &source(context.prepared, context.settings),
-        Split::Val,
-        &Silent,
-    )?;
-    round.val_top1 = found.top1;
-    round.drop = AccuracyDrop::between(&context.val.hits, &found.hits);
-    round.accepted = spent(context, &round.drop).is_none_or(|spent| spent <= 1.0);
-    Ok(())
-}
-
-/// The share of the accuracy budget that a drop and its reserve use up, of the tightest target;
-/// `None` where no target is one of accuracy.
-fn spent(context: &Context<'_>, drop: &AccuracyDrop) -> Option<f64> {
-    let prune = &context.settings.prune;
-    let worst = drop.points + prune.margin * drop.standard_error;
-    let budget = |target: &Target| match target {
-        Target::AccDrop(points) => Some(*points),
-        Target::Params(_) | Target::Macs(_) | Target::Size(_) | Target::Latency(_) => None,
-    };
-    let budgets = prune.targets.iter().filter_map(budget);
-    let share = |points: f64| {
-        if worst <= 0.0 { 0.0 } else { worst / points }
-    };
-    budgets.map(share).reduce(f64::max)
 }
 
 fn note_round(context: &Context<'_>, round: &Round) {
@@ -382,13 +352,19 @@ fn note_round(context: &Context<'_>, round: &Round) {
             format!("time {:.1} %, ", share(nanos, before))
         }
     };
+    let quality = match round.output_error {
+        Some(error) => format!("error of the outputs {:.2} %", 100.0 * error),
+        None => format!(
+            "validation top-1 {:.2} % after the cut{trained}",
+            100.0 * round.val_top1_cut
+        ),
+    };
     context.progress.note(&format!(
-        "round {}, {}: parameters {:.1} %, MACs {:.1} %, {time}validation top-1 {:.2} % after the cut{trained} ({})",
+        "round {}, {}: parameters {:.1} %, MACs {:.1} %, {time}{quality} ({})",
         round.round,
         round.kind.map_or("", CutKind::name),
         share(round.size.params, context.original.params),
         share(round.size.macs, context.original.macs),
-        100.0 * round.val_top1_cut,
         if round.accepted { "kept" } else { "taken back" },
     ));
 }

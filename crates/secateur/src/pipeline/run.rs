@@ -27,7 +27,7 @@ pub struct Run {
     folder: PathBuf,
 }
 
-/// What identifies a run: the same key gives the same bytes.
+/// What identifies a run: the same key gives the same bytes, where no cut depends on measured time.
 #[derive(Clone, Debug, PartialEq, Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunKey {

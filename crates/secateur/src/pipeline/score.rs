@@ -2,6 +2,7 @@
 //! directions gathered on the way (docs/method.md, sections 3 and 5).
 
 use super::stages::source;
+use super::task::Task;
 use super::{PipelineError, Prepared, Settings};
 use crate::exec::Engine;
 use crate::graph::{FactoredLayer, Graph};
@@ -14,10 +15,8 @@ pub(super) struct Scoring<'s> {
     pub engine: &'s dyn Engine,
     pub prepared: &'s Prepared,
     pub settings: &'s Settings,
-    /// Node of the classification head, which is trained along.
-    pub head: &'s str,
-    /// The value with the class scores.
-    pub logits: &'s str,
+    /// What losses are of; the head is trained along.
+    pub task: &'s Task,
     pub progress: &'s dyn Progress,
 }
 
@@ -29,6 +28,7 @@ impl Scoring<'_> {
         layers: &[FactoredLayer],
         config: &FitConfig,
     ) -> Result<(Graph, FitSummary, Scores), PipelineError> {
+        let (head, logits) = self.task.classes()?;
         let (mut window, mut broken) = (TaylorWindow::new(layers), None);
         let mut observe = |step: &StepRecord<'_>| {
             if let Err(error) = window.add(step.gradients, step.values) {
@@ -38,8 +38,8 @@ impl Scoring<'_> {
         let (graph, summary) = fit(
             self.engine,
             graph,
-            self.logits,
-            &names(graph, Trainable::Scaling, Some(self.head)),
+            logits,
+            &names(graph, Trainable::Scaling, Some(head)),
             &source(self.prepared, self.settings),
             config,
             &mut observe,

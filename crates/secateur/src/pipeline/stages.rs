@@ -159,18 +159,18 @@ pub(super) fn source<'p>(prepared: &'p Prepared, settings: &Settings) -> Source<
     }
 }
 
-/// The decomposition's settings: the head stays whole, and where there is no batch norm each
+/// The decomposition's settings: the head, if there is one, stays whole, and where there is no batch norm each
 /// factored layer gets an output scale to train.
 pub(super) fn decompose_config(
     settings: &Settings,
-    head: &str,
+    head: Option<&str>,
 ) -> Result<DecomposeConfig, PipelineError> {
     Ok(DecomposeConfig {
         exclude: match &settings.prune.exclude {
             Some(pattern) => Some(regex::Regex::new(pattern)?),
             None => None,
         },
-        head: Some(head.to_owned()),
+        head: head.map(str::to_owned),
         output_scale: OutputScale::Factored,
     })
 }

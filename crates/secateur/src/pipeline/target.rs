@@ -1,4 +1,4 @@
-//! What a run must reach: `acc-drop=1.0pp`, `params=25%`, `macs=50%`, `size=2MB`, `latency=8ms`.
+//! What a run must reach: `acc-drop=1.0pp`, `output-error=5%`, `params=25%`, `macs=50%`, `size=2MB`, `latency=8ms`.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -30,6 +30,9 @@ impl Amount {
 pub enum Target {
     /// At most this many percentage points of top-1 accuracy lost.
     AccDrop(f64),
+    /// At most this error of the outputs beside the uncut network's, a share of their spread: for images
+    /// without labels.
+    OutputError(f64),
     /// At most this many parameters kept.
     Params(Amount),
     /// At most this many multiply-accumulates kept.
@@ -56,7 +59,8 @@ pub struct Original {
 /// A text that is no target.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`{0}` is no target: want `acc-drop=1.0pp`, `params=25%`, `macs=50%`, `size=2MB` or `latency=8ms` (what is kept)"
+    "`{0}` is no target: want `acc-drop=1.0pp`, `params=25%`, `macs=50%`, `size=2MB` or `latency=8ms` (what is kept), \
+     or, without labels, `output-error=5%`"
 )]
 pub struct TargetError(String);
 
@@ -66,6 +70,7 @@ impl Target {
     pub fn name(&self) -> &'static str {
         match self {
             Self::AccDrop(_) => "acc-drop",
+            Self::OutputError(_) => "output-error",
             Self::Params(_) => "params",
             Self::Macs(_) => "macs",
             Self::Size(_) => "size",
@@ -73,11 +78,12 @@ impl Target {
         }
     }
 
-    /// The wanted number: percentage points, parameters, multiply-accumulates, bytes or milliseconds.
+    /// The wanted number: percentage points, a share of the outputs' spread, parameters, multiply-accumulates, bytes or milliseconds.
     #[must_use]
     pub fn want(&self, original: &Original) -> f64 {
         match self {
             Self::AccDrop(points) => *points,
+            Self::OutputError(share) => *share,
             Self::Params(amount) => amount.resolve(original.params as f64),
             Self::Macs(amount) => amount.resolve(original.macs as f64),
             Self::Size(amount) => amount.resolve(original.bytes as f64),
@@ -133,6 +139,10 @@ impl FromStr for Target {
             "acc-drop" => Ok(Self::AccDrop(number(
                 value.strip_suffix("pp").ok_or_else(error)?,
             )?)),
+            "output-error" => match amount(&[])? {
+                Amount::Share(share) => Ok(Self::OutputError(share)),
+                Amount::Absolute(_) => Err(error()),
+            },
             "params" => Ok(Self::Params(amount(&counts)?)),
             "macs" => Ok(Self::Macs(amount(&counts)?)),
             "size" => Ok(Self::Size(amount(&bytes)?)),
@@ -154,6 +164,7 @@ impl fmt::Display for Target {
         };
         match self {
             Self::AccDrop(points) => write!(f, "acc-drop={points}pp"),
+            Self::OutputError(share) => amount(f, &Amount::Share(*share), ""),
             Self::Params(a) | Self::Macs(a) => amount(f, a, ""),
             Self::Size(a) => amount(f, a, "B"),
             Self::Latency(a) => amount(f, a, "ms"),
@@ -187,6 +198,7 @@ mod tests {
             ("macs=50%", Target::Macs(Amount::Share(0.5))),
             ("size=2MB", Target::Size(Amount::Absolute(2e6))),
             ("size=512KiB", Target::Size(Amount::Absolute(524_288.0))),
+            ("output-error=5%", Target::OutputError(0.05)),
             ("latency=50%", Target::Latency(Amount::Share(0.5))),
             ("latency=8ms", Target::Latency(Amount::Absolute(8.0))),
             ("latency=2s", Target::Latency(Amount::Absolute(2000.0))),
@@ -208,6 +220,7 @@ mod tests {
             "macs=x",
             "size=NaN",
             "latency=8",
+            "output-error=0.1",
         ] {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains(text), "{error}");

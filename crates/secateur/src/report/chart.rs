@@ -13,7 +13,7 @@ const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
 const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 
 impl CompressReport {
-    /// The chart as one `<svg>` element; `None` before the first cut.
+    /// The chart as one `<svg>` element; `None` before the first cut, and where there is no accuracy.
     ///
     /// # Errors
     /// [`ReportError`] where the drawing fails.
@@ -21,6 +21,7 @@ impl CompressReport {
         let points: Vec<(f64, f64, &Round)> = self
             .rounds
             .iter()
+            .filter(|round| round.output_error.is_none())
             .map(|round| {
                 (
                     round.size.params as f64 / 1e6,

@@ -44,16 +44,16 @@ pub struct Measure {
     pub macs: u64,
     /// Bytes of the exported file.
     pub bytes: u64,
-    /// Fraction of the test split whose label has the highest score.
-    pub top1: f64,
+    /// Fraction of the test split whose label has the highest score; none where there are no labels.
+    pub top1: Option<f64>,
 }
 
 /// One target and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TargetResult {
-    /// `acc-drop`, `params`, `macs`, `size` or `latency`.
+    /// `acc-drop`, `output-error`, `params`, `macs`, `size` or `latency`.
     pub name: String,
-    /// What was wanted: percentage points, parameters, multiply-accumulates, bytes or milliseconds.
+    /// What was wanted: percentage points, a share of the outputs' spread, parameters, multiply-accumulates, bytes or milliseconds.
     pub want: f64,
     /// What the exported file has.
     pub got: f64,
@@ -122,6 +122,10 @@ pub struct Round {
     pub val_top1: f64,
     /// What that is below the uncut network's, image by image.
     pub drop: AccuracyDrop,
+    /// In the place of accuracies where there are no labels: the error of the outputs on validation, beside
+    /// those of the uncut network, as a share of their spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<f64>,
     /// Whether the extra passes of training were needed.
     pub recovered: bool,
     /// Whether it was kept.
@@ -160,16 +164,20 @@ pub struct CompressReport {
     pub after: Measure,
     /// Images of the test split.
     pub n_test: usize,
-    /// Percentage points of top-1 accuracy lost on the test split.
-    pub acc_drop_pp: f64,
+    /// Percentage points of top-1 accuracy lost on the test split, where it has labels.
+    pub acc_drop_pp: Option<f64>,
     /// Binomial standard error of `after.top1`, percentage points.
-    pub standard_error_pp: f64,
+    pub standard_error_pp: Option<f64>,
+    /// Where there are no labels: the error of the exported network's outputs on the test split, beside
+    /// those of the network before, as a share of their spread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_error: Option<f64>,
     /// Each target.
     pub targets: Vec<TargetResult>,
     /// Each convolution and dense layer.
     pub layers: Vec<LayerResult>,
-    /// Validation accuracy of the transferred network, and the number of images.
-    pub val_top1_before: f64,
+    /// Validation accuracy of the transferred network, where there are labels.
+    pub val_top1_before: Option<f64>,
     /// Images of the validation split.
     pub n_val: usize,
     /// The cuts.

@@ -10,7 +10,8 @@ use serde::Serialize;
 pub struct Feasibility {
     /// The target as the user wrote it.
     pub target: String,
-    /// What is wanted: percentage points, parameters, multiply-accumulates or bytes.
+    /// What is wanted: percentage points, a share of the outputs' spread, parameters, multiply-accumulates,
+    /// bytes or milliseconds; 0 for a share of a latency, which only the run measures.
     pub want: f64,
     /// What remains with every layer at rank 1; `None` where only the run can tell.
     pub least: Option<u64>,
@@ -67,8 +68,9 @@ impl PlanReport {
         for target in &self.targets {
             let is_size = target.target.starts_with("size");
             let amount = |x: u64| if is_size { bytes(x) } else { count(x) };
+            // A share of what only the run measures is no number yet.
             let want = match target.least {
-                None => format!("{:.2} pp", target.want),
+                None => target.target.split('=').nth(1).unwrap_or("-").to_owned(),
                 Some(_) => amount(target.want as u64),
             };
             let least = match target.least {

@@ -4,7 +4,7 @@ use super::numbers::{
     bytes, change, count, grouped, milliseconds, percent, points, seconds, share, small, times,
 };
 use super::table::Table;
-use super::{CompressReport, CutKind, LayerKind, TargetResult};
+use super::{CompressReport, CutKind, LayerKind, LayerResult, TargetResult};
 
 /// Said once wherever multiply-accumulates are shown.
 pub const MACS_NOTE: &str = "MACs: multiply-accumulates of one image; 1 MAC = 2 FLOPs";
@@ -41,12 +41,25 @@ impl CompressReport {
                 format!("{} as fast", times(after.speedup)),
             ]);
         }
-        table.push([
-            format!("test top-1 (n = {})", grouped(self.n_test as u64)),
-            percent(before.top1),
-            percent(after.top1),
-            points(-self.acc_drop_pp),
-        ]);
+        let n = grouped(self.n_test as u64);
+        if let (Some(top1), Some(top1_after), Some(drop)) =
+            (before.top1, after.top1, self.acc_drop_pp)
+        {
+            table.push([
+                format!("test top-1 (n = {n})"),
+                percent(top1),
+                percent(top1_after),
+                points(-drop),
+            ]);
+        }
+        if let Some(error) = self.output_error {
+            table.push([
+                format!("error of the outputs (n = {n})"),
+                "-".to_owned(),
+                percent(error),
+                "-".to_owned(),
+            ]);
+        }
         table
     }
 
@@ -103,26 +116,35 @@ impl CompressReport {
     /// The cuts, in order.
     #[must_use]
     pub fn round_table(&self) -> Table {
-        let columns = [
-            "#round",
-            "cut",
-            "#step",
-            "#parameters",
-            "#MACs",
-            "#val top-1 after the cut",
-            "#after training",
-            "#drop, points",
-            "outcome",
-        ];
+        let is_timed = self.rounds.iter().any(|round| round.size.nanos > 0);
+        let is_labelled = self.rounds.iter().all(|round| round.output_error.is_none());
+        let mut columns = vec!["#round", "cut", "#step", "#parameters", "#MACs"];
+        columns.extend(is_timed.then_some("#time"));
+        columns.extend_from_slice(if is_labelled {
+            &[
+                "#val top-1 after the cut",
+                "#after training",
+                "#drop, points",
+            ]
+        } else {
+            &["#error of the outputs"]
+        });
+        columns.push("outcome");
         let mut table = Table::new("Rounds", &columns);
+        let mut fastest = u64::MAX;
         for round in &self.rounds {
+            let is_slower = round.size.nanos > 0 && round.size.nanos >= fastest;
             let outcome = match (round.round, round.accepted, round.recovered) {
                 (0, _, _) => "start",
                 (_, true, false) => "kept",
                 (_, true, true) => "kept after more training",
+                (_, false, _) if is_slower => "taken back: not faster",
                 (_, false, _) => "taken back",
             };
-            table.push([
+            if round.accepted {
+                fastest = round.size.nanos;
+            }
+            let mut cells = vec![
                 round.round.to_string(),
                 round.kind.map_or("-", CutKind::name).to_owned(),
                 if round.round == 0 {
@@ -132,14 +154,21 @@ impl CompressReport {
                 },
                 share(round.size.params, self.before.params),
                 share(round.size.macs, self.before.macs),
-                percent(round.val_top1_cut),
-                percent(round.val_top1),
-                format!(
-                    "{:.2} ± {:.2}",
-                    round.drop.points, round.drop.standard_error
-                ),
-                outcome.to_owned(),
-            ]);
+            ];
+            cells.extend(is_timed.then(|| milliseconds(1e-6 * round.size.nanos as f64)));
+            match round.output_error {
+                Some(error) => cells.push(percent(error)),
+                None => cells.extend([
+                    percent(round.val_top1_cut),
+                    percent(round.val_top1),
+                    format!(
+                        "{:.2} ± {:.2}",
+                        round.drop.points, round.drop.standard_error
+                    ),
+                ]),
+            }
+            cells.push(outcome.to_owned());
+            table.push(cells);
         }
         table
     }
@@ -172,38 +201,60 @@ impl CompressReport {
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let verify = &self.verify;
-        let mut remarks = vec![
-            format!(
-                "binomial standard error of the top-1 accuracy after: {:.2} pp",
-                self.standard_error_pp
-            ),
-            format!(
+        let mut remarks = Vec::new();
+        if let Some(error) = self.standard_error_pp {
+            remarks.push(format!(
+                "binomial standard error of the top-1 accuracy after: {error:.2} pp"
+            ));
+        }
+        if let Some(top1) = self.val_top1_before {
+            remarks.push(format!(
                 "validation top-1 of the transferred network: {} (n = {})",
-                percent(self.val_top1_before),
+                percent(top1),
                 grouped(self.n_val as u64)
+            ));
+        }
+        if self.output_error.is_some() {
+            remarks.push(
+                "error of the outputs: root mean square of their change, as a share of their own spread over images"
+                    .to_owned(),
+            );
+        }
+        let agreement = match self.output_error {
+            Some(_) => String::new(),
+            None => format!(
+                "same top-1 class for {} of ",
+                percent(verify.top1_agreement)
             ),
+        };
+        remarks.extend([
             format!(
-                "the file agrees with the network in memory: largest difference of a class score {}, same top-1 \
-                 class for {} of {} images, run by {}",
+                "the file agrees with the network in memory: largest difference of an output {}, {agreement}{} \
+                 images, run by {}",
                 small(verify.max_abs_diff),
-                percent(verify.top1_agreement),
                 grouped(verify.n as u64),
                 verify.runtime
             ),
             format!("latency: {}", self.latency.conditions()),
             MACS_NOTE.to_owned(),
-        ];
+        ]);
         if self
             .latency
             .models
             .get(1)
             .is_some_and(|after| after.speedup < 0.97)
         {
-            remarks.push(
-                "the smaller network is slower here: small layers as two factors take longer than one kernel; \
-                 `--per time` removes only what saves time"
-                    .to_owned(),
-            );
+            let is_factored = |layer: &LayerResult| layer.kind == LayerKind::Factored;
+            let is_timed = self.rounds.iter().any(|round| round.size.nanos > 0);
+            let why = match (self.layers.iter().any(is_factored), is_timed) {
+                (true, false) => {
+                    ": small layers as two factors take longer than one kernel; `--per time` removes only what \
+                     saves time"
+                }
+                (false, false) => "; `--per time` removes only what saves time",
+                (_, true) => "",
+            };
+            remarks.push(format!("the smaller network is slower here{why}"));
         }
         remarks
     }
@@ -232,6 +283,7 @@ impl CompressReport {
 fn target_amount(target: &TargetResult, x: f64) -> String {
     match target.name.as_str() {
         "acc-drop" => format!("{x:.2} pp"),
+        "output-error" => percent(x),
         "size" => bytes(x.max(0.0) as u64),
         "latency" => milliseconds(x),
         _ => count(x.max(0.0) as u64),

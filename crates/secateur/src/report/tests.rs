@@ -18,6 +18,7 @@ fn report() -> CompressReport {
             points: 100.0 * (0.92 - val_top1),
             standard_error: 0.4,
         },
+        output_error: None,
         recovered: false,
         accepted,
     };
@@ -36,17 +37,18 @@ fn report() -> CompressReport {
             params: 269_722,
             macs: 40_813_184,
             bytes: 1_091_000,
-            top1: 0.9173,
+            top1: Some(0.9173),
         },
         after: Measure {
             params: 134_861,
             macs: 20_406_592,
             bytes: 561_000,
-            top1: 0.9090,
+            top1: Some(0.9090),
         },
         n_test: 10_000,
-        acc_drop_pp: 0.83,
-        standard_error_pp: 0.29,
+        acc_drop_pp: Some(0.83),
+        standard_error_pp: Some(0.29),
+        output_error: None,
         targets: vec![TargetResult {
             name: "acc-drop".to_owned(),
             want: 1.0,
@@ -61,7 +63,7 @@ fn report() -> CompressReport {
                 "depthwise: its rank is 1",
             ),
         ],
-        val_top1_before: 0.921,
+        val_top1_before: Some(0.921),
         n_val: 1000,
         rounds: vec![
             round(0, 269_722, 0.921, true),
@@ -236,4 +238,29 @@ fn a_network_that_became_slower_is_said_to_be() {
     assert!(!slower(&report));
     report.latency.models[1].speedup = 0.8;
     assert!(slower(&report));
+}
+
+#[test]
+fn without_labels_the_error_of_the_outputs_stands_where_accuracy_does() {
+    let mut report = report();
+    (report.before.top1, report.after.top1) = (None, None);
+    (
+        report.acc_drop_pp,
+        report.standard_error_pp,
+        report.val_top1_before,
+    ) = (None, None, None);
+    report.output_error = Some(0.043);
+    for round in &mut report.rounds {
+        round.output_error = Some(0.01 * round.round as f64);
+        round.size.nanos = 2_000_000;
+    }
+    let page = report.to_markdown();
+    assert!(
+        page.contains("error of the outputs (n = 10,000) | - | 4.30 %"),
+        "{page}"
+    );
+    assert!(!page.contains("top-1"), "{page}");
+    assert!(page.contains("2.00 ms"), "{page}");
+    assert_eq!(report.chart().unwrap(), None);
+    assert!(report.to_html().is_ok());
 }

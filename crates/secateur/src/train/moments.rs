@@ -60,14 +60,16 @@ pub enum ChannelAxis {
     Last,
 }
 
-/// The moments of each of the `values` in `graph`, by name, whose class scores are `logits`. A value that the logits do not depend on has a gradient of zeros.
+/// The moments of each of the `values` in `graph`, by name, whose loss is one of `outputs`: the class
+/// scores, or, with [`Curvature::Output`], any. Several outputs count alike, each in units of its own
+/// standard deviation. A value that they do not depend on has a gradient of zeros.
 ///
 /// # Errors
 /// [`TrainError`] where the graph does not run or an image cannot be read.
 pub fn output_moments(
     engine: &dyn Engine,
     graph: &Graph,
-    logits: &str,
+    outputs: &[String],
     values: &[Wanted],
     source: &Source<'_>,
     config: &MomentsConfig,
@@ -84,7 +86,7 @@ pub fn output_moments(
     let sides = [Of::Activation, Of::Gradient];
     let mut session = engine.session(&Request {
         graph,
-        outputs: vec![logits.to_owned()],
+        outputs: outputs.to_vec(),
         trainable: Vec::new(),
         taps: values
             .iter()
@@ -96,14 +98,15 @@ pub fn output_moments(
     let n_images = batches.iter().map(|batch| batch.labels.len() as u64).sum();
     progress.begin("statistics", n_images);
     let mut signs = ChaCha8Rng::seed_from_u64(config.seed);
+    let mut scales: Option<Vec<f32>> = None;
     for batch in &batches {
         session.step(&batch.images, &mut |outputs| {
-            vec![seed_gradient(
-                &outputs[0],
-                &batch.labels,
-                config.curvature,
-                &mut signs,
-            )]
+            let scales = scales.get_or_insert_with(|| in_own_units(outputs));
+            let gradient = |(output, &scale): (&Floats, &f32)| {
+                let own = seed_gradient(output, &batch.labels, config.curvature, &mut signs);
+                own.mapv(|value| scale * value).into_shared()
+            };
+            outputs.iter().zip(scales.iter()).map(gradient).collect()
         })?;
         progress.advance(batch.labels.len() as u64);
     }
@@ -132,6 +135,26 @@ pub fn output_moments(
         Some((value.value.clone(), moments))
     };
     Ok(values.iter().filter_map(moments).collect())
+}
+
+/// What the gradients of several outputs are multiplied by, so that each has the weight of its spread:
+/// one over its standard deviation and over the root of its length. A single output is taken as it is.
+fn in_own_units(outputs: &[Floats]) -> Vec<f32> {
+    let scale = |output: &Floats| {
+        let n = output.len().max(1) as f64;
+        let values = || output.iter().map(|&value| f64::from(value));
+        let mean = values().sum::<f64>() / n;
+        let spread = values().map(|value| (value - mean).powi(2)).sum::<f64>();
+        if spread > 0.0 && spread.is_finite() {
+            (1.0 / spread.sqrt()) as f32
+        } else {
+            0.0
+        }
+    };
+    match outputs {
+        [_] => vec![1.0],
+        outputs => outputs.iter().map(scale).collect(),
+    }
 }
 
 /// The gradient of each image's own loss with respect to its logits, not divided by the batch size.
@@ -216,6 +239,18 @@ mod tests {
     }
 
     #[test]
+    fn several_outputs_have_the_weight_of_their_spread() {
+        // Deviations of 1 and 100 from the mean, four values each.
+        let quiet = floats(&[2, 2], &[1.0, -1.0, 1.0, -1.0]);
+        let loud = quiet.mapv(|value| 100.0 * value + 7.0).into_shared();
+        let flat = floats(&[1], &[3.0]);
+        let scales = in_own_units(&[quiet.clone(), loud, flat]);
+        assert!((scales[0] - 0.5).abs() < 1e-6 && (scales[1] - 0.005).abs() < 1e-8);
+        assert_eq!(scales[2], 0.0);
+        assert_eq!(in_own_units(&[quiet]), [1.0]);
+    }
+
+    #[test]
     fn labels_give_the_gradient_of_each_images_own_loss() {
         let logits = floats(&[2, 2], &[0.0, 0.0, 3.0_f32.ln(), 0.0]);
         let mut signs = ChaCha8Rng::seed_from_u64(1);
@@ -244,7 +279,7 @@ mod tests {
         };
         // Two channels, the second twice the first: rank 1.
         let graph = conv_and_batch_norm(floats(&[2, 1, 1, 1], &[1.0, 2.0]), 0.0, 1.0);
-        let output = graph.outputs[0].name.clone();
+        let outputs = [graph.outputs[0].name.clone()];
         let config = MomentsConfig {
             images: 64,
             curvature: Curvature::Output,
@@ -265,7 +300,7 @@ mod tests {
             }];
             let progress = crate::progress::Silent;
             let found = output_moments(
-                engine, &graph, &output, &values, &source, &config, &progress,
+                engine, &graph, &outputs, &values, &source, &config, &progress,
             )
             .unwrap();
             let found = &found["conv"];

@@ -24,6 +24,7 @@ mod accuracy;
 mod compare;
 mod error;
 mod onnxruntime;
+mod output_error;
 mod runtime;
 mod tract;
 
@@ -31,6 +32,7 @@ pub use accuracy::{Accuracy, evaluate};
 pub use compare::{Tolerance, VerifySummary, compare};
 pub use error::VerifyError;
 pub use onnxruntime::OrtRuntime;
+pub use output_error::OutputError;
 pub use runtime::{Loaded, Options, Runtime, RuntimeKind, open};
 pub use tract::TractRuntime;
 

@@ -86,7 +86,7 @@ impl Loaded for OrtModel {
         self.fixed.unwrap_or(self.shape[0])
     }
 
-    fn run(&mut self, images: &Floats) -> Result<Floats, VerifyError> {
+    fn run_all(&mut self, images: &Floats) -> Result<Vec<Floats>, VerifyError> {
         let values = values_of(images, self.shape)?;
         let batch = self.fixed.unwrap_or(images.shape()[0]);
         let [_, image_shape @ ..] = self.shape;
@@ -169,18 +169,20 @@ fn declared(input: &ValueType) -> Result<Declared, VerifyError> {
     }
 }
 
-fn run_piece(session: &mut Session, shape: [usize; 4], piece: &Piece) -> ort::Result<PieceOutput> {
+fn run_piece(
+    session: &mut Session,
+    shape: [usize; 4],
+    piece: &Piece,
+) -> ort::Result<Vec<PieceOutput>> {
     let input = TensorRef::from_array_view((shape, piece.values.as_slice()))?;
     let outputs = session.run(ort::inputs![input])?;
-    let Some(output) = outputs.values().next() else {
-        return Err(ort::Error::new("it has no output"));
-    };
-    let (shape, values) = output.try_extract_tensor::<f32>()?;
-    let shape = shape
-        .iter()
-        .map(|dim| usize::try_from(*dim).unwrap_or(0))
-        .collect();
-    Ok((shape, values.to_vec()))
+    let mut found = Vec::new();
+    for output in outputs.values() {
+        let (shape, values) = output.try_extract_tensor::<f32>()?;
+        let length = |dim: &i64| usize::try_from(*dim).unwrap_or(0);
+        found.push((shape.iter().map(length).collect(), values.to_vec()));
+    }
+    Ok(found)
 }
 
 fn failure(action: &'static str, error: &ort::Error) -> VerifyError {

@@ -28,14 +28,25 @@ pub trait Loaded: Send {
     /// a time.
     fn batch(&self) -> usize;
 
-    /// The first output for `images` `[n, c, h, w]`, with any `n` above 0. Where the network takes a
-    /// fixed number, the images are run in so many pieces, the last filled up with zeros, and the
-    /// output's axis 0 must be the image; else the output may have any shape.
+    /// All outputs for `images` `[n, c, h, w]`, with any `n` above 0. Where the network takes a fixed
+    /// number, the images are run in so many pieces, the last filled up with zeros, and axis 0 of each
+    /// output must be the image; else the outputs may have any shape.
     ///
     /// # Errors
     /// [`VerifyError::Input`] and [`VerifyError::Output`] for other shapes, [`VerifyError::Runtime`]
     /// where the runtime fails.
-    fn run(&mut self, images: &Floats) -> Result<Floats, VerifyError>;
+    fn run_all(&mut self, images: &Floats) -> Result<Vec<Floats>, VerifyError>;
+
+    /// The first of [`Loaded::run_all`].
+    ///
+    /// # Errors
+    /// As [`Loaded::run_all`].
+    fn run(&mut self, images: &Floats) -> Result<Floats, VerifyError> {
+        let none = || VerifyError::Output {
+            problem: "there is none".to_owned(),
+        };
+        self.run_all(images)?.into_iter().next().ok_or_else(none)
+    }
 }
 
 /// The runtimes that can be asked for.
@@ -128,7 +139,7 @@ pub(super) struct Piece {
     pub images: usize,
 }
 
-/// The first output of one piece: shape and values, row by row.
+/// One output of one piece: shape and values, row by row.
 pub(super) type PieceOutput = (Vec<usize>, Vec<f32>);
 
 /// The contiguous values of `images`, after checking that they are `[any, c, h, w]` of `shape`.
@@ -157,8 +168,27 @@ pub(super) fn pieces(values: &[f32], image_len: usize, batch: usize) -> Vec<Piec
         .collect()
 }
 
-/// Puts the outputs of `pieces` together, without what belongs to the filling.
+/// Puts each output of `pieces` together, without what belongs to the filling; `outputs` holds those
+/// of each piece.
 pub(super) fn joined(
+    pieces: &[Piece],
+    batch: usize,
+    outputs: Vec<Vec<PieceOutput>>,
+) -> Result<Vec<Floats>, VerifyError> {
+    let n_outputs = outputs.first().map_or(0, Vec::len);
+    let mut by_output: Vec<Vec<PieceOutput>> = (0..n_outputs).map(|_| Vec::new()).collect();
+    for piece in outputs {
+        for (all, one) in by_output.iter_mut().zip(piece) {
+            all.push(one);
+        }
+    }
+    by_output
+        .into_iter()
+        .map(|outputs| joined_one(pieces, batch, outputs))
+        .collect()
+}
+
+fn joined_one(
     pieces: &[Piece],
     batch: usize,
     outputs: Vec<PieceOutput>,

@@ -71,12 +71,12 @@ impl Loaded for TractModel {
         self.shape[0]
     }
 
-    fn run(&mut self, images: &Floats) -> Result<Floats, VerifyError> {
+    fn run_all(&mut self, images: &Floats) -> Result<Vec<Floats>, VerifyError> {
         let values = values_of(images, self.shape)?;
         let [batch, image_shape @ ..] = self.shape;
         let pieces = pieces(&values, image_shape.iter().product(), batch);
         let run = |piece: &Piece| guarded("run", || run_piece(&self.plan, self.shape, piece))?;
-        let outputs: Result<Vec<PieceOutput>, VerifyError> =
+        let outputs: Result<Vec<Vec<PieceOutput>>, VerifyError> =
             self.pool.install(|| pieces.par_iter().map(run).collect());
         joined(&pieces, batch, outputs?)
     }
@@ -135,13 +135,17 @@ fn run_piece(
     plan: &Arc<TypedRunnableModel>,
     shape: [usize; 4],
     piece: &Piece,
-) -> Result<PieceOutput, VerifyError> {
-    let run = || -> TractResult<PieceOutput> {
+) -> Result<Vec<PieceOutput>, VerifyError> {
+    let run = || -> TractResult<Vec<PieceOutput>> {
         let input = Tensor::from_shape(&shape, &piece.values)?;
         let outputs = plan.run(tvec!(input.into_tvalue()))?;
-        let output = outputs[0].cast_to::<f32>()?;
-        let values = output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
-        Ok((output.shape().to_vec(), values))
+        let mut found = Vec::new();
+        for output in outputs {
+            let output = output.cast_to::<f32>()?;
+            let values = output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec();
+            found.push((output.shape().to_vec(), values));
+        }
+        Ok(found)
     };
     run().map_err(|error| failure("run", format!("{error:#}")))
 }

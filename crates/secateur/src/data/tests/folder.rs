@@ -94,6 +94,32 @@ fn class_folders_without_splits_are_divided() {
 }
 
 #[test]
+fn images_that_lie_in_the_folder_itself_have_no_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    class(folder.path(), ".", 20, 100);
+    let data = open(folder.path()).unwrap();
+    assert_eq!((data.kind(), data.has_labels()), (DataKind::Images, false));
+    let lengths = [Split::Train, Split::Val, Split::Test].map(|split| data.len(split));
+    assert_eq!(lengths, [14, 2, 4]);
+    // Class folders beside them are what counts, unless labels are not wanted.
+    class(folder.path(), "dog", 10, 0);
+    class(folder.path(), "deep/er", 10, 0);
+    class(folder.path(), "cat", 10, 0);
+    let named = DataOptions {
+        kind: Some(DataKind::Images),
+        ..DataOptions::default()
+    };
+    let all = Dataset::open(folder.path(), &named).unwrap();
+    let length: usize = [Split::Train, Split::Val, Split::Test]
+        .iter()
+        .map(|&s| all.len(s))
+        .sum();
+    assert_eq!(length, 50);
+    fs::remove_dir_all(folder.path().join("deep")).unwrap();
+    assert_eq!(open(folder.path()).unwrap().kind(), DataKind::ImageFolder);
+}
+
+#[test]
 fn splits_of_the_data_are_used_and_missing_ones_carved() {
     for (val_name, test_name) in [
         ("val", "test"),

@@ -30,6 +30,9 @@ pub(super) struct Curve<'g> {
     /// The layer's three nodes, which read `[n, c, h, w]`.
     alone: Graph,
     input: [usize; 4],
+    output: [usize; 4],
+    /// Whether the network takes any number of images.
+    is_free: bool,
 }
 
 const TURNS: Turns = Turns {
@@ -44,7 +47,12 @@ const PARTS: [f64; 8] = [0.0625, 0.125, 0.25, 0.375, 0.5, 0.625, 0.8, 1.0];
 
 impl<'g> Curve<'g> {
     /// `layer` of `graph`; `None` where it does not read a batch of maps, which runtimes are given.
-    pub fn of(graph: &Graph, layer: &'g FactoredLayer, shapes: &Inferred) -> Option<Self> {
+    pub fn of(
+        graph: &Graph,
+        layer: &'g FactoredLayer,
+        shapes: &Inferred,
+        is_free: bool,
+    ) -> Option<Self> {
         if layer.kind != FactoredKind::Convolution {
             return None;
         }
@@ -56,23 +64,21 @@ impl<'g> Curve<'g> {
             .cloned()
             .collect();
         let value = graph.node(&layer.basis)?.inputs.first()?;
-        let input: [usize; 4] = shapes.shapes.get(value)?.as_slice().try_into().ok()?;
+        let shape = |value: &String| -> Option<[usize; 4]> {
+            shapes.shapes.get(value)?.as_slice().try_into().ok()
+        };
+        let (input, output) = (shape(value)?, shape(&layer.output)?);
         let read: BTreeSet<&String> = nodes.iter().flat_map(|node| &node.inputs).collect();
         let initializers = graph.initializers.iter();
         let initializers: BTreeMap<_, _> = initializers
             .filter(|(name, _)| read.contains(name))
             .map(|(name, array)| (name.clone(), array.clone()))
             .collect();
-        let output = ValueDecl {
-            name: layer.output.clone(),
-            element_type: ElementType::F32,
-            dims: None,
-        };
         let alone = Graph {
             name: layer.name.clone(),
             opset: graph.opset,
-            inputs: vec![image(value, input)],
-            outputs: vec![output],
+            inputs: vec![image(value, input, is_free)],
+            outputs: vec![image(&layer.output, output, is_free)],
             nodes,
             initializers,
             metadata: BTreeMap::new(),
@@ -81,6 +87,8 @@ impl<'g> Curve<'g> {
             layer,
             alone,
             input,
+            output,
+            is_free,
         })
     }
 
@@ -104,15 +112,23 @@ impl<'g> Curve<'g> {
             .map(|rank| rank.clamp(1, largest.max(1)))
             .filter(|_| largest > 0)
             .collect();
-        let mut forms = vec![nothing(&self.alone, self.input), self.dense()?];
+        let nothing = |shape| (nothing(shape, self.is_free, &self.alone), shape);
+        let mut forms = vec![
+            nothing(self.input),
+            nothing(self.output),
+            (self.dense()?, self.input),
+        ];
         for &rank in &ranks {
-            forms.push(self.factored(rank)?);
+            forms.push((self.factored(rank)?, self.input));
         }
+        let images = noise(self.input, seed)?.images;
+        let maps = noise(self.output, seed)?.images;
         let mut networks = Vec::new();
-        for form in forms {
+        for (form, shape) in forms {
             let bytes = onnx::to_bytes(&Model::new(form))?;
-            let network = runtime.load(&bytes, self.input)?;
-            networks.push((network, noise(self.input, seed)?.images));
+            let network = runtime.load(&bytes, shape)?;
+            let read = if shape == self.input { &images } else { &maps };
+            networks.push((network, read.clone()));
         }
         let samples = in_turns(&mut networks, &TURNS, &Silent)?;
         let nanos = |index: usize| {
@@ -120,17 +136,16 @@ impl<'g> Curve<'g> {
                 .get(index)
                 .map_or(0.0, |samples| 1e6 * samples.p50())
         };
-        // What a run costs that computes next to nothing is no cost of the layer.
-        let layer = |index: usize| {
-            let all = nanos(index);
-            (all - nanos(0)).max(0.05 * all) as u64
-        };
+        // What a run costs that takes in and puts out as much and computes next to nothing is no cost of
+        // the layer.
+        let nothing = f64::midpoint(nanos(0), nanos(1));
+        let layer = |index: usize| (nanos(index) - nothing).max(0.05 * nanos(index)) as u64;
         let factored = ranks
             .iter()
             .enumerate()
-            .map(|(at, &rank)| (rank, layer(at + 2)));
+            .map(|(at, &rank)| (rank, layer(at + 3)));
         Ok(Measured {
-            times: RankTimes::new(layer(1), factored.collect()),
+            times: RankTimes::new(layer(2), factored.collect()),
             covers: largest,
         })
     }
@@ -171,32 +186,31 @@ fn keeping(layer: &FactoredLayer, rank: usize) -> PruningPlan {
     }
 }
 
-/// A network that takes what `alone` does and hardly does anything.
-fn nothing(alone: &Graph, input: [usize; 4]) -> Graph {
-    let value = alone
-        .inputs
-        .first()
-        .map_or("x", |input| input.name.as_str());
-    let name = alone.fresh_value("nothing");
+/// A network that puts out what it takes in, but for what is negative.
+fn nothing(shape: [usize; 4], is_free: bool, like: &Graph) -> Graph {
     Graph {
-        inputs: vec![image(value, input)],
-        outputs: vec![image(&name, input)],
+        inputs: vec![image("x", shape, is_free)],
+        outputs: vec![image("y", shape, is_free)],
         nodes: vec![Node {
             name: "nothing".to_owned(),
             op: Op::Activation(Activation::Relu),
-            inputs: vec![value.to_owned()],
-            outputs: vec![name],
+            inputs: vec!["x".to_owned()],
+            outputs: vec!["y".to_owned()],
         }],
         initializers: BTreeMap::new(),
-        ..alone.clone()
+        ..like.clone()
     }
 }
 
-fn image(name: &str, shape: [usize; 4]) -> ValueDecl {
+fn image(name: &str, shape: [usize; 4], is_free: bool) -> ValueDecl {
+    let mut dims = shape.map(Dim::Fixed).to_vec();
+    if is_free {
+        dims[0] = Dim::Named("batch".to_owned());
+    }
     ValueDecl {
         name: name.to_owned(),
         element_type: ElementType::F32,
-        dims: Some(shape.map(Dim::Fixed).to_vec()),
+        dims: Some(dims),
     }
 }
 
@@ -221,7 +235,7 @@ mod tests {
         let layers = factored_layers(&graph);
         // A layer in the middle, with a stride.
         let layer = layers.iter().find(|layer| layer.shape.co == 32).unwrap();
-        let curve = Curve::of(&graph, layer, &shapes).unwrap();
+        let curve = Curve::of(&graph, layer, &shapes, true).unwrap();
         assert_eq!(curve.input, [2, 16, 32, 32]);
         let runtime = open(RuntimeKind::Tract, &Options::default()).unwrap();
         let images = noise(curve.input, 0).unwrap().images;

@@ -9,7 +9,7 @@ use super::rounds::Context;
 use crate::bench::Turns;
 use crate::cost::{self, Cost};
 use crate::fold::{FoldConfig, fold};
-use crate::graph::{FactoredLayer, Graph, LayerShape, factored_layers, infer_images};
+use crate::graph::{FactoredLayer, Graph, factored_layers, infer_images, layer_of};
 use crate::onnx;
 use crate::prune::RankTimes;
 use curve::{Curve, Measured};
@@ -26,6 +26,8 @@ pub(super) struct Times {
     /// Nanoseconds of one multiply-accumulate: of each layer, and of everything else.
     rates: BTreeMap<String, f64>,
     other_rate: f64,
+    /// Nanoseconds that no cut changes.
+    fixed: f64,
     /// What the rates make of the network as it is.
     estimated: f64,
     /// All that was measured, by the kind of layer.
@@ -66,9 +68,9 @@ impl Times {
         mut curves: BTreeMap<String, Measured>,
         whole: u64,
     ) -> Result<Self, PipelineError> {
-        let preprocess = &context.prepared.preprocess;
-        let batch = context.settings.verify.latency_batch;
-        let shapes = infer_images(graph, batch, preprocess.height, preprocess.width)?;
+        let [batch, _, height, width] = latency_shape(context)?;
+        let is_free = graph.image_input()?.batch.is_none();
+        let shapes = infer_images(graph, batch, height, width)?;
         let layers = factored_layers(graph);
         let align = context.settings.prune.align();
         context
@@ -76,7 +78,7 @@ impl Times {
             .begin("time of layers", layers.len() as u64);
         let mut found = BTreeMap::new();
         for layer in &layers {
-            if let Some(curve) = Curve::of(graph, layer, &shapes) {
+            if let Some(curve) = Curve::of(graph, layer, &shapes, is_free) {
                 let kind = curve.kind();
                 let rank = layer.rank.min(layer.shape.break_even_rank());
                 let known = curves.get(&kind).filter(|known| known.covers >= rank);
@@ -131,12 +133,22 @@ impl Times {
             times.rates.insert(layer.name.clone(), rate);
             times.layers.insert(layer.name.clone(), known);
         }
-        let others = cost.macs.saturating_sub(known_macs);
-        times.other_rate = (whole as f64 - known_nanos).max(0.0) / others.max(1) as f64;
+        // What is left is the work of other layers, at no more than the rate of those that are known, and
+        // what no cut changes: activations, pooling, the start of each kernel.
+        let left = (whole as f64 - known_nanos).max(0.0);
+        let others = cost.macs.saturating_sub(known_macs).max(1) as f64;
+        let known_rate = match known_macs {
+            0 => f64::INFINITY,
+            macs => known_nanos / macs as f64,
+        };
+        times.other_rate = (left / others).min(known_rate);
+        times.fixed = left - times.other_rate * others;
         for layer in layers {
             if !times.layers.contains_key(&layer.name) {
-                let known = at_rate(layer.shape, macs_of(cost, &layer.name), times.other_rate);
-                times.layers.insert(layer.name.clone(), known);
+                let nanos = times.other_rate * macs_of(cost, &layer.name) as f64;
+                times
+                    .layers
+                    .insert(layer.name.clone(), at_rate(layer, nanos));
             }
         }
         times.estimated = times.estimate(cost);
@@ -162,9 +174,10 @@ impl Times {
 
     fn estimate(&self, cost: &Cost) -> f64 {
         let layers = cost.layers.iter();
-        layers
+        let work: f64 = layers
             .map(|layer| self.rate(&layer.node) * layer.macs as f64)
-            .sum()
+            .sum();
+        self.fixed + work
     }
 }
 
@@ -175,7 +188,7 @@ pub(super) fn whole(context: &Context<'_>, graph: &Graph) -> Result<u64, Pipelin
     let bench = Bench {
         runtime: context.runtime,
         threads: context.threads,
-        shape: latency_shape(context.prepared, context.settings),
+        shape: latency_shape(context)?,
         turns: &WHOLE,
         seed: context.settings.seed,
     };
@@ -183,13 +196,6 @@ pub(super) fn whole(context: &Context<'_>, graph: &Graph) -> Result<u64, Pipelin
     let found = bench.run(&files, context.progress)?.models;
     let speedup = found.last().map_or(1.0, |cut| cut.speedup);
     Ok((1e6 * context.original.millis / speedup.max(f64::MIN_POSITIVE)) as u64)
-}
-
-/// The layer that an exported node belongs to.
-fn layer_of(node: &str) -> &str {
-    node.strip_suffix(".basis")
-        .or_else(|| node.strip_suffix(".projection"))
-        .unwrap_or(node)
 }
 
 fn macs_of(cost: &Cost, layer: &str) -> u64 {
@@ -200,16 +206,15 @@ fn macs_of(cost: &Cost, layer: &str) -> u64 {
         .sum()
 }
 
-/// The times of a layer that cannot be run alone, at `rate` nanoseconds for each of its now `macs`
-/// multiply-accumulates.
-fn at_rate(shape: LayerShape, macs: u64, rate: f64) -> RankTimes {
-    let nanos = rate * macs as f64;
+/// The times of a layer that cannot be run alone and is taken to need `nanos` as it is: in proportion to its
+/// weights.
+fn at_rate(layer: &FactoredLayer, nanos: f64) -> RankTimes {
+    let shape = layer.shape;
+    let now = shape.params_at(layer.rank).max(1) as f64;
+    let of = |params: u64| (nanos * params as f64 / now) as u64;
     let most = shape.break_even_rank();
-    let at = |rank: usize| {
-        let part = shape.params_at(rank) as f64 / shape.dense_params().max(1) as f64;
-        (part * nanos) as u64
-    };
-    RankTimes::new(nanos as u64, vec![(1, at(1)), (most, at(most))])
+    let at = |rank: usize| (rank, of(shape.params_at(rank)));
+    RankTimes::new(of(shape.dense_params()), vec![at(1), at(most)])
 }
 
 #[cfg(test)]

@@ -61,6 +61,10 @@ fn layers_that_cannot_run_alone_go_at_the_rate_of_the_rest() {
     let nanos = times.of_layer(&alone).unwrap().at(layers[3].rank, false);
     let expected = times.other_rate * macs_of(&cost, &alone) as f64;
     assert!((nanos as f64 - expected).abs() <= 1.0 && nanos > 0);
+    // At no more than the rate of the layers that are known: the head's few products take no half of it.
+    let most = times.rates.values().fold(0.0, |a: f64, &b| a.max(b));
+    assert!(times.other_rate <= most, "{} {most}", times.other_rate);
+    assert!(times.fixed > 0.0);
     assert_eq!(times.rate(&format!("{alone}.basis")), times.other_rate);
 }
 
@@ -102,4 +106,16 @@ fn a_cut_for_time_takes_the_layer_that_saves_time() {
         assert_eq!(plan.keep.len() < plan.rank, is_last, "{layer}");
     }
     assert!(plan.predicted.nanos < total);
+}
+
+#[test]
+fn a_layer_that_is_cut_already_costs_more_at_its_full_rank() {
+    let (mut layers, ..) = network();
+    let layer = &mut layers[5];
+    layer.rank = 4;
+    let times = at_rate(layer, 1000.0);
+    assert_eq!(times.at(4, true), 1000);
+    let dense = 1000.0 * layer.shape.dense_params() as f64 / layer.shape.params_at(4) as f64;
+    assert_eq!(times.at(16, false), dense as u64);
+    assert!((times.at(2, true) as f64 - 500.0).abs() < 2.0);
 }

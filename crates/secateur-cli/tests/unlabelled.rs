@@ -1,0 +1,130 @@
+//! Images without labels, and networks that are no classifiers.
+
+#![allow(clippy::unwrap_used)]
+
+mod command;
+
+use command::Place;
+use secateur::graph::{Op, ValueDecl};
+use secateur::onnx;
+use serde_json::Value;
+
+/// A folder of images without labels, and the fixture with one more output: what its first activation
+/// puts out.
+fn place() -> Place {
+    let place = Place::new();
+    place.images("photos", 60);
+    let model = onnx::read(command::fixture("small.onnx")).unwrap();
+    let mut graph = model.graph.clone();
+    let inner = graph
+        .nodes
+        .iter()
+        .find(|node| matches!(node.op, Op::Activation(_)))
+        .unwrap();
+    let first = graph.outputs[0].clone();
+    graph.outputs.push(ValueDecl {
+        name: inner.outputs[0].clone(),
+        dims: None,
+        ..first
+    });
+    onnx::write(&model.with_graph(graph), place.path().join("two.onnx")).unwrap();
+    place
+}
+
+fn compress<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec![
+        "compress",
+        "two.onnx",
+        "--data",
+        "photos",
+        "--preprocess",
+        "unit",
+        "-o",
+        "out.onnx",
+        "--run",
+        "run",
+        "--format",
+        "json",
+    ];
+    arguments.extend_from_slice(more);
+    arguments
+}
+
+#[test]
+fn outputs_are_held_where_there_are_no_labels() {
+    let place = place();
+    let budget = ["--target", "output-error=20%", "--double"];
+    let report: Value = serde_json::from_str(&place.succeed(&compress(&budget)).stdout).unwrap();
+    assert_eq!(report["goal_met"], true, "{report}");
+    assert_eq!(report["before"]["top1"], Value::Null);
+    assert_eq!(report["acc_drop_pp"], Value::Null);
+    let error = report["output_error"].as_f64().unwrap();
+    assert!(error > 0.0 && error <= 0.2, "{error}");
+    let params = |at: &str| report[at]["params"].as_u64().unwrap();
+    assert!(params("after") < params("before"));
+    for round in report["rounds"].as_array().unwrap() {
+        let error = round["output_error"].as_f64().unwrap();
+        assert_eq!(round["accepted"], error <= 0.2, "{round}");
+    }
+    let after = onnx::read(place.path().join("out.onnx")).unwrap();
+    assert_eq!(after.graph.outputs.len(), 2);
+
+    let output = std::fs::read(place.path().join("out.onnx")).unwrap();
+    let mut resumed = compress(&budget);
+    resumed.push("--resume");
+    place.succeed(&resumed);
+    assert!(
+        std::fs::read(place.path().join("out.onnx")).unwrap() == output,
+        "the bytes differ"
+    );
+}
+
+#[test]
+fn sizes_can_be_wanted_and_class_folders_be_taken_without_labels() {
+    let place = place();
+    place.images("classes/a", 30);
+    place.images("classes/b", 30);
+    let mut arguments = compress(&["--target", "params=70%", "--data-kind", "images"]);
+    arguments[3] = "classes";
+    let report: Value = serde_json::from_str(&place.succeed(&arguments).stdout).unwrap();
+    assert_eq!(report["targets"][0]["met"], true);
+    assert!(report["output_error"].as_f64().unwrap() < 1.0);
+    let plan = place
+        .succeed(&compress(&["--target", "params=70%", "--dry-run"]))
+        .stdout;
+    assert!(
+        plan.contains("without labels") && !plan.contains("fine-tune"),
+        "{plan}"
+    );
+}
+
+#[test]
+fn what_wants_labels_is_refused_before_any_work() {
+    let place = place();
+    let refused = |arguments: &[&str], wanted: &str| {
+        let ran = place.run(arguments);
+        assert_eq!(ran.status, 2, "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(wanted), "{}", ran.stderr);
+    };
+    let no_labels = "the images have no labels";
+    refused(&compress(&[]), no_labels);
+    refused(
+        &compress(&["--target", "params=70%", "--method", "basis-scaling"]),
+        no_labels,
+    );
+    let data = ["--data", "photos", "--preprocess", "unit"];
+    for command in [
+        &["evaluate", "two.onnx"][..],
+        &["transfer", "two.onnx", "-o", "new.onnx"],
+    ] {
+        let mut arguments = command.to_vec();
+        arguments.extend(data);
+        refused(&arguments, no_labels);
+    }
+    place.images("classes/a", 8);
+    place.images("classes/b", 8);
+    let mut labelled = compress(&["--target", "output-error=5%"]);
+    labelled[3] = "classes";
+    refused(&labelled, "acc-drop");
+    assert!(!place.path().join("out.onnx").exists());
+}

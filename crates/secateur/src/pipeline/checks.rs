@@ -1,0 +1,107 @@
+//! What is said before the long work: settings that no run can have, targets that none can reach.
+
+use super::foresee::feasibility;
+use super::{PipelineError, Prepared, Settings, Target};
+use crate::decompose::Basis;
+use crate::graph::Graph;
+use crate::importance::Score;
+use crate::train::Curvature;
+use crate::transfer::InsertBatchNorm;
+
+/// Settings that no run can have.
+pub(super) fn check(settings: &Settings) -> Result<(), PipelineError> {
+    let wrong = |setting: &'static str, value: String, want: &'static str| {
+        Err(PipelineError::Setting {
+            setting,
+            value,
+            want,
+        })
+    };
+    let prune = &settings.prune;
+    let step = prune.step();
+    if !(step > 0.0 && step < 1.0) {
+        return wrong("step", step.to_string(), "more than 0 and less than 1");
+    }
+    if prune.score == Score::Taylor {
+        if prune.basis != Basis::Svd {
+            let want = "`svd` with `score = taylor`, which is measured in training";
+            return wrong("basis", prune.basis.name().to_owned(), want);
+        }
+        if prune.window_steps() == 0 {
+            let want = "at least 1 with `score = taylor`";
+            return wrong("window-steps", "0".to_owned(), want);
+        }
+    } else if prune.statistics_images == 0 {
+        return wrong("statistics-images", "0".to_owned(), "at least 1");
+    }
+    if settings.data.batch_size == 0 {
+        return wrong("batch-size", "0".to_owned(), "at least 1");
+    }
+    if !(0.0..=1.0).contains(&prune.distillation) {
+        let value = prune.distillation.to_string();
+        return wrong("distillation", value, "from 0 to 1");
+    }
+    if prune.align() == 0 {
+        return wrong("align", "0".to_owned(), "at least 1");
+    }
+    let batch = settings.verify.latency_batch;
+    if !(1..=4096).contains(&batch) {
+        return wrong("latency-batch", batch.to_string(), "from 1 to 4096");
+    }
+    if prune.targets.is_empty() {
+        return wrong("target", "missing".to_owned(), "at least one `--target`");
+    }
+    Ok(())
+}
+
+/// Settings that go with the data: without labels nothing is trained and no accuracy is held, with them the
+/// accuracy is what counts.
+pub(super) fn check_labels(settings: &Settings, has_labels: bool) -> Result<(), PipelineError> {
+    let prune = &settings.prune;
+    let wants = |wanted: fn(&Target) -> bool| prune.targets.iter().any(wanted);
+    if has_labels {
+        return match wants(|target| matches!(target, Target::OutputError(_))) {
+            true => Err(PipelineError::Setting {
+                setting: "target",
+                value: "output-error".to_owned(),
+                want: "`acc-drop`, as the images have labels (`--data-kind images` passes them over)",
+            }),
+            false => Ok(()),
+        };
+    }
+    let wants_labels = wants(|target| matches!(target, Target::AccDrop(_)))
+        || prune.score == Score::Taylor
+        || prune.curvature != Curvature::Output
+        || settings.transfer.insert_batch_norm == InsertBatchNorm::Yes;
+    if wants_labels {
+        Err(PipelineError::NoLabels)
+    } else {
+        Ok(())
+    }
+}
+
+/// Says before the long work that a target on size cannot be reached.
+pub(super) fn reject_infeasible(
+    graph: &Graph,
+    prepared: &Prepared,
+    settings: &Settings,
+) -> Result<(), PipelineError> {
+    let found = feasibility(graph, prepared, settings)?;
+    for (target, feasibility) in settings.prune.targets.iter().zip(found) {
+        if let (Some(false), Some(least)) = (feasibility.possible, feasibility.least) {
+            return Err(PipelineError::Infeasible {
+                target: *target,
+                least,
+                unit: match target {
+                    Target::AccDrop(_) | Target::OutputError(_) | Target::Latency(_) => {
+                        continue;
+                    }
+                    Target::Params(_) => "parameters",
+                    Target::Macs(_) => "multiply-accumulates",
+                    Target::Size(_) => "bytes",
+                },
+            });
+        }
+    }
+    Ok(())
+}

@@ -42,6 +42,7 @@ pub fn about(model: &Path) -> impl Fn(PipelineError) -> Error + '_ {
             | PipelineError::NotFactored
             | PipelineError::NoClassifier
             | PipelineError::NoSize
+            | PipelineError::Output { .. }
             | PipelineError::NothingToPrune => true,
             PipelineError::Onnx(_)
             | PipelineError::Data(_)
@@ -54,6 +55,8 @@ pub fn about(model: &Path) -> impl Fn(PipelineError) -> Error + '_ {
             | PipelineError::Report(_)
             | PipelineError::Load { .. }
             | PipelineError::NoLabels
+            | PipelineError::NoLabelsForTarget
+            | PipelineError::NoValidationImages
             | PipelineError::NoTestImages => false,
         };
         let error = Error::from(error);

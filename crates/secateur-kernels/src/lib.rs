@@ -9,6 +9,7 @@ pub mod channel;
 pub mod conv;
 mod copy;
 pub mod elementwise;
+pub mod gram;
 mod level;
 mod matrix;
 pub mod pool;

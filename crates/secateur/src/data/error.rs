@@ -74,7 +74,9 @@ pub enum DataError {
         path: PathBuf,
     },
     /// Fewer than two classes: there is nothing to tell apart.
-    #[error("{name} has one class only, `{class}`: at least two are needed")]
+    #[error(
+        "{name} has one class only, `{class}`: at least two are needed (or kind `images`, for images without labels)"
+    )]
     OneClass {
         /// The data set.
         name: String,

@@ -1,5 +1,6 @@
 //! Image folders: one folder a class, with or without `train`, `val` and `test` above them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -128,7 +129,7 @@ pub(super) fn is_flat(top: &Entries) -> bool {
     top.files.iter().any(|name| is_image(name))
 }
 
-// Folders deeper than this are passed over: links can go in circles.
+// Folders deeper than this are passed over.
 const MAX_DEPTH: usize = 8;
 
 /// Lists the images of a folder and of the folders below it, of whatever names, as one class.
@@ -137,7 +138,7 @@ pub(super) fn without_labels(root: &Path) -> Result<Files, DataError> {
         classes: vec!["unlabelled".to_owned()],
         ..Files::default()
     };
-    files.add_below(root, MAX_DEPTH)?;
+    files.add_below(root, MAX_DEPTH, &mut BTreeSet::new())?;
     if files.paths.is_empty() {
         return Err(DataError::Layout {
             path: root.into(),
@@ -187,7 +188,7 @@ pub(super) fn list(root: &Path, top: &Entries) -> Result<Files, DataError> {
     if splits.is_empty() {
         if !flat.is_empty() && flat.len() == top.folders.len() {
             return Err(layout(format!(
-                "`{}` has images but no class folders: want one folder of images a class",
+                "`{}` has images but no class folders: want one folder of images a class (or kind `images`, for images without labels)",
                 flat.join("`, `")
             )));
         }
@@ -247,8 +248,22 @@ pub(super) fn list(root: &Path, top: &Entries) -> Result<Files, DataError> {
 }
 
 impl Files {
-    /// Adds the images of a folder, then those of its folders, by name.
-    fn add_below(&mut self, folder: &Path, depth: usize) -> Result<(), DataError> {
+    /// Adds the images of a folder, then those of its folders, by name; each folder once, as links can go in
+    /// circles.
+    fn add_below(
+        &mut self,
+        folder: &Path,
+        depth: usize,
+        seen: &mut BTreeSet<PathBuf>,
+    ) -> Result<(), DataError> {
+        let real = fs::canonicalize(folder).map_err(|source| DataError::Read {
+            path: folder.into(),
+            source,
+        })?;
+        if !seen.insert(real) {
+            self.ignored += 1;
+            return Ok(());
+        }
         let inner = entries(folder)?;
         let (images, others): (Vec<_>, Vec<_>) =
             inner.files.iter().partition(|name| is_image(name));
@@ -257,7 +272,7 @@ impl Files {
             .extend(images.iter().map(|name| folder.join(name)));
         for name in &inner.folders {
             match depth.checked_sub(1) {
-                Some(depth) => self.add_below(&folder.join(name), depth)?,
+                Some(depth) => self.add_below(&folder.join(name), depth, seen)?,
                 None => self.ignored += 1,
             }
         }

@@ -606,8 +606,7 @@ fn recognise(
     for kind in named.map_or(DataKind::ALL.to_vec(), |kind| vec![kind]) {
         let there = match kind {
             DataKind::ImageFolder => folder::recognise(path, entries)?,
-            // Images beside class folders are passed over, so class folders come first.
-            DataKind::Images => named.is_some() || found.is_empty() && folder::is_flat(entries),
+            DataKind::Images => named.is_some(),
             DataKind::Cifar10 | DataKind::Cifar100 => cifar(kind),
             DataKind::Idx => idx_files(path, &entries.files)?.is_some(),
             DataKind::Digits => false,
@@ -617,6 +616,8 @@ fn recognise(
         }
     }
     match found.as_slice() {
+        // Images beside anything else are passed over, so they come last.
+        [] if folder::is_flat(entries) => Ok(DataKind::Images),
         [] => Err(unrecognised(path, entries)),
         [kind] => Ok(*kind),
         several => Err(DataError::Ambiguous {

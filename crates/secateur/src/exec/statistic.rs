@@ -1,11 +1,13 @@
-//! Running statistics of tapped values, folded on the host in `f64`.
+//! Running statistics of tapped values, folded on the host: products of some hundred positions in `f32`, all
+//! sums beyond that in `f64`.
 //!
 //! Sums are taken over fixed chunks of images and added in order, so that a result does not depend
 //! on the number of threads.
 
 use super::Keep;
-use ndarray::{Array1, Array2, ArrayView3, ArrayViewD, Axis, s};
+use ndarray::{Array1, Array2, ArrayView3, ArrayViewD, Axis};
 use rayon::prelude::*;
+use secateur_kernels::gram::add_outer_products;
 
 /// What a tap has gathered, in `f64`.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,41 +140,58 @@ impl Statistic {
     }
 }
 
-/// The sum over images and positions of `v v^T` for `batch` `[images, channels, positions]`.
+/// The sum over images and positions of `v v^T` for `batch` `[images, channels, positions]`, whose layout is
+/// standard.
 fn second_moment(batch: ArrayView3<'_, f32>) -> Array2<f64> {
     let (n_images, n_channels, n_positions) = batch.dim();
+    let Some(values) = batch.as_slice().filter(|values| !values.is_empty()) else {
+        return Array2::zeros((n_channels, n_channels));
+    };
+    let image_len = n_channels * n_positions;
     let chunk = n_images.div_ceil(CHUNKS).max(1);
     let joined = (COLUMNS / n_positions.max(1)).clamp(1, chunk);
-    let partial: Vec<Array2<f64>> = (0..n_images.div_ceil(chunk))
+    let partial: Vec<Vec<f64>> = (0..n_images.div_ceil(chunk))
         .into_par_iter()
         .map(|index| {
             let first = index * chunk;
             let last = (first + chunk).min(n_images);
-            let mut sum = Array2::zeros((n_channels, n_channels));
+            let mut sums = vec![0.0; n_channels * n_channels];
+            let (mut columns, mut block) = (Vec::new(), Vec::new());
             for start in (first..last).step_by(joined) {
                 let end = (start + joined).min(last);
-                let mut columns = Array2::<f64>::zeros((n_channels, (end - start) * n_positions));
-                for image in start..end {
-                    let offset = (image - start) * n_positions;
-                    for channel in 0..n_channels {
-                        let values = batch.slice(s![image, channel, ..]);
-                        let into = s![channel, offset..offset + n_positions];
-                        let into = columns.slice_mut(into);
-                        into.into_iter()
-                            .zip(values)
-                            .for_each(|(into, &value)| *into = f64::from(value));
-                    }
-                }
-                ndarray::linalg::general_mat_mul(1.0, &columns, &columns.t(), 1.0, &mut sum);
+                let images = &values[start * image_len..end * image_len];
+                let width = (end - start) * n_positions;
+                let columns = if end - start == 1 {
+                    images
+                } else {
+                    join(images, n_channels, n_positions, &mut columns);
+                    &columns
+                };
+                add_outer_products(columns, n_channels, width, &mut block, &mut sums);
             }
-            sum
+            sums
         })
         .collect();
-    let mut sum = Array2::zeros((n_channels, n_channels));
+    let mut sum = vec![0.0; n_channels * n_channels];
     for part in partial {
-        sum += &part;
+        for (sum, part) in sum.iter_mut().zip(part) {
+            *sum += part;
+        }
     }
-    sum
+    let at = |(row, column): (usize, usize)| sum[row.max(column) * n_channels + row.min(column)];
+    Array2::from_shape_fn((n_channels, n_channels), at)
+}
+
+/// Puts the positions of several images side by side: `[images, channels, positions]` becomes
+/// `[channels, images, positions]`.
+fn join(images: &[f32], n_channels: usize, n_positions: usize, columns: &mut Vec<f32>) {
+    columns.clear();
+    for channel in 0..n_channels {
+        for image in images.chunks(n_channels * n_positions) {
+            let first = channel * n_positions;
+            columns.extend_from_slice(&image[first..first + n_positions]);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -138,14 +138,14 @@ pub(super) fn new_biases(graph: &Graph, layers: &[FactoredLayer]) -> u64 {
     biases.map(|layer| layer.shape.co as u64).sum()
 }
 
-/// Whether every reader of the value is a batch norm.
+/// Whether every reader of the value is a batch norm, and nobody outside reads it.
 pub(super) fn feeds_batch_norm(graph: &Graph, uses: &Uses<'_>, value: &str) -> bool {
     let readers = uses.readers(value);
     let is_norm = |&reader: &usize| {
         let op = graph.nodes.get(reader).map(|node| &node.op);
         matches!(op, Some(Op::BatchNormalization { .. }))
     };
-    !readers.is_empty() && readers.iter().all(is_norm)
+    !readers.is_empty() && readers.iter().all(is_norm) && !graph.is_output(value)
 }
 
 /// The layer's output and where its channels are.

@@ -120,12 +120,14 @@ pub(super) fn best_cut(
 /// the loss that they add for each nanosecond saved, `before` being loss and nanoseconds of the network
 /// that is cut.
 fn price(before: Option<(f64, u64)>, loss: f64, nanos: u64) -> f64 {
+    if !loss.is_finite() {
+        return f64::INFINITY;
+    }
     let Some((loss_before, nanos_before)) = before else {
         return loss;
     };
     match nanos_before.saturating_sub(nanos) {
         0 => f64::INFINITY,
-        _ if !loss.is_finite() => f64::INFINITY,
         saved => (loss - loss_before).max(1e-6) / saved as f64,
     }
 }
@@ -194,6 +196,7 @@ mod tests {
         assert!(price(before, 1.0, 50) < price(before, 0.9, 60));
         // A network that is broken.
         assert_eq!(price(before, f64::NAN, 10), f64::INFINITY);
+        assert_eq!(price(None, -f64::NAN, 0), f64::INFINITY);
         assert_eq!(price(None, 1.2, 0), 1.2);
     }
 }

@@ -3,8 +3,9 @@
 use super::foresee::feasibility;
 use super::{PipelineError, Prepared, Settings, Target};
 use crate::decompose::Basis;
-use crate::graph::Graph;
+use crate::graph::{Graph, infer_images};
 use crate::importance::Score;
+use crate::tensor::ElementType;
 use crate::train::Curvature;
 use crate::transfer::InsertBatchNorm;
 
@@ -69,15 +70,52 @@ pub(super) fn check_labels(settings: &Settings, has_labels: bool) -> Result<(), 
             false => Ok(()),
         };
     }
-    let wants_labels = wants(|target| matches!(target, Target::AccDrop(_)))
-        || prune.score == Score::Taylor
-        || prune.curvature != Curvature::Output
-        || settings.transfer.insert_batch_norm == InsertBatchNorm::Yes;
-    if wants_labels {
-        Err(PipelineError::NoLabels)
-    } else {
-        Ok(())
+    if wants(|target| matches!(target, Target::AccDrop(_))) {
+        return Err(PipelineError::NoLabelsForTarget);
     }
+    let refused = |setting: &'static str, value: &str, want: &'static str| {
+        Err(PipelineError::Setting {
+            setting,
+            value: value.to_owned(),
+            want,
+        })
+    };
+    if prune.score == Score::Taylor {
+        let want = "another one, as the images have no labels to train by (`--method basis-scaling` is this, too)";
+        return refused("score", "taylor", want);
+    }
+    if prune.curvature != Curvature::Output {
+        return refused(
+            "curvature",
+            "of class scores",
+            "`output`, as the images have no labels",
+        );
+    }
+    if settings.transfer.insert_batch_norm == InsertBatchNorm::Yes {
+        let want = "`no`, as the images have no labels to train by";
+        return refused("insert-batch-norm", "yes", want);
+    }
+    Ok(())
+}
+
+/// Outputs that cannot be held image by image: each must be of floats, and its axis 0 the image.
+pub(super) fn check_outputs(graph: &Graph, prepared: &Prepared) -> Result<(), PipelineError> {
+    let preprocess = &prepared.preprocess;
+    // Two images tell an axis of images from one that is always 1.
+    let batch = graph.image_input()?.batch.unwrap_or(2);
+    let shapes = infer_images(graph, batch, preprocess.height, preprocess.width)?;
+    for output in &graph.outputs {
+        let shape = shapes.shape(&output.name).unwrap_or_default();
+        let is_made = !graph.initializers.contains_key(&output.name);
+        if !is_made || shape.first() != Some(&batch) || output.element_type != ElementType::F32 {
+            return Err(PipelineError::Output {
+                output: output.name.clone(),
+                shape: shape.to_vec(),
+                batch,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Says before the long work that a target on size cannot be reached.

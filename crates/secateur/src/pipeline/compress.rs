@@ -1,6 +1,6 @@
 //! `compress`: the whole job, from a pre-trained network to a verified smaller file.
 
-use super::checks::{check, check_labels, reject_infeasible};
+use super::checks::{check, check_labels, check_outputs, reject_infeasible};
 use super::clock::Clock;
 use super::latency::{latency, latency_before, threads};
 use super::outcome::{Outcome, drop, layer_results, target_results};
@@ -65,6 +65,17 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let model = onnx::read(job.model)?;
     let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
     check_labels(settings, prepared.dataset.has_labels())?;
+    let mut for_file = settings.clone();
+    if !prepared.dataset.has_labels() {
+        check_outputs(&model.graph, &prepared)?;
+        // What is inside a file for a fixed number of images may count on it.
+        let fixed = model.graph.image_input()?.batch;
+        for_file.data.batch_size = fixed.unwrap_or(settings.data.batch_size);
+    }
+    let settings = &for_file;
+    if prepared.dataset.is_empty(Split::Val) {
+        return Err(PipelineError::NoValidationImages);
+    }
     if prepared.dataset.len(Split::Test) == 0 {
         return Err(PipelineError::NoTestImages);
     }
@@ -114,7 +125,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         model: &model,
         task: &task,
         uncut: &decomposed,
-        teacher: teacher(settings, &transferred),
+        teacher: teacher(settings, &transferred)?,
         original,
         before_bytes: &before_bytes,
         runtime: &*runtime,

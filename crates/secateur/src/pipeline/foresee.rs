@@ -1,6 +1,6 @@
 //! What a run would do, said before the long work.
 
-use super::checks::check_labels;
+use super::checks::{check_labels, check_outputs};
 use super::inspect::{inspect_graph, preprocess_text};
 use super::stages::{decompose_config, shapes, transfer_epochs};
 use super::{Original, PipelineError, Prepared, Removal, Settings, Target, prepare};
@@ -38,6 +38,9 @@ pub fn foresee(
     let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
     let mut network = inspect_graph(graph, Some(size), &path.display().to_string(), bytes)?;
     check_labels(settings, dataset.has_labels())?;
+    if !dataset.has_labels() {
+        check_outputs(graph, &prepared)?;
+    }
     let classes = dataset.classes().len();
     let ending = match dataset.has_labels() {
         true => Some(ending(graph, size[0], size[1])?),

@@ -96,8 +96,10 @@ pub fn verify_files(
         runtime.load(&bytes_a, shape)?,
         runtime.load(&bytes_b, shape)?,
     );
-    let mut run_a = |images: &_| network_a.run(images);
-    let mut run_b = |images: &_| network_b.run(images);
+    let n_outputs = graph.outputs.len();
+    let mut run_a = |images: &_| network_a.run_all(images);
+    let mut run_b = |images: &_| network_b.run_all(images);
+    let name = runtime.name();
     let summary = match &prepared {
         Some(prepared) => {
             let n_batches = settings
@@ -106,13 +108,14 @@ pub fn verify_files(
                 .div_ceil(settings.data.batch_size.max(1))
                 .max(1);
             let n = (n_batches * settings.data.batch_size).min(prepared.dataset.len(Split::Test));
-            progress.begin("compare", n as u64);
-            let batches = counted(prepared, Split::Test, settings, progress).take(n_batches);
-            verify::compare(&mut run_a, &mut run_b, batches, runtime.name())?
+            progress.begin("compare", (n * n_outputs) as u64);
+            let batches = || counted(prepared, Split::Test, settings, progress).take(n_batches);
+            verify::compare_outputs(n_outputs, &mut run_a, &mut run_b, batches, name)?
         }
         None => {
-            let batch = Ok::<_, VerifyError>(noise(shape, settings.seed)?);
-            verify::compare(&mut run_a, &mut run_b, [batch], runtime.name())?
+            let noise = noise(shape, settings.seed)?;
+            let batches = || [Ok::<_, VerifyError>(noise.clone())];
+            verify::compare_outputs(n_outputs, &mut run_a, &mut run_b, batches, name)?
         }
     };
     progress.end();

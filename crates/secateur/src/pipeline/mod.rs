@@ -166,12 +166,31 @@ pub enum PipelineError {
     /// The report cannot be rendered.
     #[error(transparent)]
     Report(#[from] crate::report::ReportError),
-    /// What was asked for wants labels.
+    /// An accuracy was asked for, and nothing tells what is right.
     #[error(
         "the images have no labels: name targets that need none (`output-error=5%`, `params=25%`, `macs=50%`, \
          `size=2MB`, `latency=50%`), or give one folder of images a class"
     )]
+    NoLabelsForTarget,
+    /// The command wants labels.
+    #[error("the images have no labels: want one folder of images a class, CIFAR or IDX files")]
     NoLabels,
+    /// An output that cannot be compared image by image.
+    #[error(
+        "output `{output}` has the shape {shape:?} for {batch} images: without labels every output must be floats, \
+         the image on axis 0"
+    )]
+    Output {
+        /// The output.
+        output: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Images given.
+        batch: usize,
+    },
+    /// The data has no validation split.
+    #[error("the data has no validation images: `--val-fraction` says how many there are to be")]
+    NoValidationImages,
     /// The data has no test split.
     #[error("the data has no test images")]
     NoTestImages,

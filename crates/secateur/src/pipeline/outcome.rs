@@ -19,45 +19,29 @@ fn compare(
     graph: &Graph,
     exported: &[u8],
 ) -> Result<VerifyResult, PipelineError> {
-    let names: Vec<&str> = graph.outputs.iter().map(|o| o.name.as_str()).collect();
+    let names: Vec<String> = graph.outputs.iter().map(|o| o.name.clone()).collect();
     let source = source(context.prepared, context.settings);
     let n_batches = context.settings.verify.images.div_ceil(source.batch_size);
     let mut loaded = context.runtime.load(exported, input_shape(context))?;
-    let mut worst: Option<verify::VerifySummary> = None;
-    for (at, name) in names.iter().enumerate() {
-        let request = Request::evaluation(graph, vec![(*name).to_owned()]);
-        let mut session = context.engine.session(&request)?;
-        let batches = source
-            .batches(Split::Test, Order::Stored, Augment::None)
-            .take(n_batches.max(1));
-        let summary = verify::compare(
-            &mut |images| {
-                let outputs = session.forward(images).map_err(VerifyError::network)?;
-                Ok(outputs[0].clone())
-            },
-            &mut |images| {
-                let problem = || format!("there is no output `{name}`");
-                let outputs = loaded.run_all(images)?;
-                let output = outputs.into_iter().nth(at);
-                output.ok_or_else(|| VerifyError::Output { problem: problem() })
-            },
-            batches,
-            context.runtime.name(),
-        )?;
-        let mut tolerance = verify::Tolerance::default();
-        if context.task.classes().is_err() {
-            // Where the highest value of a map stands says nothing.
-            tolerance.top1_agreement = 0.0;
-        }
-        summary.check(tolerance)?;
-        if worst
-            .as_ref()
-            .is_none_or(|worst| worst.relative < summary.relative)
-        {
-            worst = Some(summary);
-        }
+    let request = Request::evaluation(graph, names.clone());
+    let mut session = context.engine.session(&request)?;
+    let summary = verify::compare_outputs(
+        names.len(),
+        &mut |images| session.forward(images).map_err(VerifyError::network),
+        &mut |images| loaded.run_all(images),
+        || {
+            source
+                .batches(Split::Test, Order::Stored, Augment::None)
+                .take(n_batches.max(1))
+        },
+        context.runtime.name(),
+    )?;
+    let mut tolerance = verify::Tolerance::default();
+    if context.task.classes().is_err() {
+        // The place of the highest value need not be a class.
+        tolerance.top1_agreement = 0.0;
     }
-    let summary = worst.ok_or(VerifyError::NoImages)?;
+    summary.check(tolerance)?;
     Ok(VerifyResult {
         max_abs_diff: summary.max_abs_diff,
         top1_agreement: summary.top1_agreement,

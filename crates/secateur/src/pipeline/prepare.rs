@@ -78,7 +78,7 @@ pub fn prepare(
 }
 
 impl Prepared {
-    /// A checksum of the labels and their division into splits.
+    /// A checksum of the images' names and labels and their division into splits.
     #[must_use]
     pub fn fingerprint(&self) -> u32 {
         let splits = [Split::Train, Split::Val, Split::Test];
@@ -86,7 +86,12 @@ impl Prepared {
             let labels = self.dataset.labels(split);
             let length = [(labels.len() as u64).to_le_bytes()];
             let labels = labels.iter().map(|&label| (label as u64).to_le_bytes());
-            length.into_iter().chain(labels).collect::<Vec<_>>()
+            let names = self.dataset.members(split);
+            let names = names
+                .iter()
+                .map(|name| (checksum([name]) as u64).to_le_bytes());
+            let all = length.into_iter().chain(labels).chain(names);
+            all.collect::<Vec<_>>()
         }))
     }
 

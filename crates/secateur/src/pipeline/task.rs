@@ -28,6 +28,8 @@ pub(super) enum Task {
 
 // Validation images on which two cuts are compared: the same for both, so few tell.
 const COMPARED: usize = 2_048;
+// The error on other images is another: what part of a target on it is aimed at on validation.
+const OUTPUT_ERROR_AIM: f64 = 0.95;
 
 impl Task {
     /// The task of a network that learns nothing new.
@@ -117,7 +119,10 @@ pub(super) fn spent(context: &Context<'_>, round: &Round) -> Option<f64> {
     };
     let spent = |target: &Target| match target {
         Target::AccDrop(points) => Some(share(worst, *points)),
-        Target::OutputError(budget) => Some(share(round.output_error.unwrap_or_default(), *budget)),
+        Target::OutputError(budget) => {
+            let error = round.output_error.unwrap_or_default();
+            Some(share(error, OUTPUT_ERROR_AIM * budget))
+        }
         Target::Params(_) | Target::Macs(_) | Target::Size(_) | Target::Latency(_) => None,
     };
     prune.targets.iter().filter_map(spent).reduce(f64::max)

@@ -216,7 +216,7 @@ impl CompressReport {
         }
         if self.output_error.is_some() {
             remarks.push(
-                "error of the outputs: root mean square of their change, as a share of their own spread over images"
+                "error of the outputs: root mean square of their change, as a share of their own spread"
                     .to_owned(),
             );
         }

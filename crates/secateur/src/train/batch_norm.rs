@@ -244,7 +244,11 @@ pub fn channel_moments(
     Ok(moments)
 }
 
-/// Up to `n_images` training images without augmentation, drawn with `seed`.
+// Memory that images may take which are kept for several passes.
+const KEPT_BYTES: usize = 2 << 30;
+
+/// Up to `n_images` training images without augmentation, drawn with `seed`: as many as fit in 2 GiB, one
+/// batch at least.
 ///
 /// # Errors
 /// [`TrainError`] where an image cannot be read.
@@ -257,6 +261,12 @@ pub fn training_batches(
         seed,
         epoch: u64::MAX,
     };
+    let preprocess = source.preprocess;
+    let pixels = preprocess.height.saturating_mul(preprocess.width);
+    let image_bytes = pixels
+        .saturating_mul(4 * preprocess.channels.channels())
+        .max(1);
+    let n_images = n_images.min(KEPT_BYTES / image_bytes).max(1);
     let n_batches = n_images.div_ceil(source.batch_size.max(1));
     source
         .batches(Split::Train, order, Augment::None)

@@ -145,6 +145,9 @@ fn in_own_units(outputs: &[Floats]) -> Vec<f32> {
         let values = || output.iter().map(|&value| f64::from(value));
         let mean = values().sum::<f64>() / n;
         let spread = values().map(|value| (value - mean).powi(2)).sum::<f64>();
+        // A single value has no spread: its size stands in.
+        let squares = values().map(|value| value * value).sum::<f64>();
+        let spread = if spread > 0.0 { spread } else { squares };
         if spread > 0.0 && spread.is_finite() {
             (1.0 / spread.sqrt()) as f32
         } else {
@@ -243,10 +246,10 @@ mod tests {
         // Deviations of 1 and 100 from the mean, four values each.
         let quiet = floats(&[2, 2], &[1.0, -1.0, 1.0, -1.0]);
         let loud = quiet.mapv(|value| 100.0 * value + 7.0).into_shared();
-        let flat = floats(&[1], &[3.0]);
+        let flat = floats(&[1], &[4.0]);
         let scales = in_own_units(&[quiet.clone(), loud, flat]);
         assert!((scales[0] - 0.5).abs() < 1e-6 && (scales[1] - 0.005).abs() < 1e-8);
-        assert_eq!(scales[2], 0.0);
+        assert_eq!(scales[2], 0.25);
         assert_eq!(in_own_units(&[quiet]), [1.0]);
     }
 

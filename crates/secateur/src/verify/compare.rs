@@ -1,7 +1,8 @@
 //! How far the outputs of two networks are apart.
 
-use super::{Outputs, VerifyError};
+use super::{AllOutputs, Outputs, VerifyError};
 use crate::data::Batch;
+use crate::tensor::Floats;
 use serde::Serialize;
 use std::error::Error;
 
@@ -19,7 +20,8 @@ pub struct VerifySummary {
     /// `max_abs_diff / max_abs_output`; 0 where all outputs are 0.
     pub relative: f64,
     /// The share of images for which both networks have their highest output at the same place, from
-    /// 0 to 1. Of equal outputs the first counts as the higher.
+    /// 0 to 1. Of equal outputs the first counts as the higher. 1 for outputs with positions, in which the
+    /// place of the highest value is no class.
     pub top1_agreement: f64,
     /// Images with an output that is not finite in either network. They count as disagreement and
     /// are left out of the differences.
@@ -121,7 +123,9 @@ pub fn compare<E: Error + Send + Sync + 'static>(
                 max_abs_diff = max_abs_diff.max((a - b).abs());
                 max_abs_output = max_abs_output.max(a.abs()).max(b.abs());
             }
-            agreed += usize::from(first_highest(a.iter()) == first_highest(b.iter()));
+            let is_scores = a.shape().iter().skip(1).all(|&length| length == 1);
+            let agrees = || first_highest(a.iter()) == first_highest(b.iter());
+            agreed += usize::from(!is_scores || agrees());
         }
     }
     if n == 0 {
@@ -141,6 +145,52 @@ pub fn compare<E: Error + Send + Sync + 'static>(
         top1_agreement: agreed as f64 / n as f64,
         non_finite,
     })
+}
+
+/// [`compare`] for each of `n_outputs` outputs; `batches` gives the images anew for each. The summary is that
+/// of the output whose relative difference is the largest, with the least agreement and the most images that
+/// are not finite of any.
+///
+/// # Errors
+/// As [`compare`]; [`VerifyError::Output`] where a network has fewer outputs.
+pub fn compare_outputs<E: Error + Send + Sync + 'static, B>(
+    n_outputs: usize,
+    a: &mut AllOutputs<'_>,
+    b: &mut AllOutputs<'_>,
+    batches: impl Fn() -> B,
+    runtime: &str,
+) -> Result<VerifySummary, VerifyError>
+where
+    B: IntoIterator<Item = Result<Batch, E>>,
+{
+    let mut all: Option<VerifySummary> = None;
+    for at in 0..n_outputs {
+        let one = |outputs: Vec<Floats>| {
+            let n = outputs.len();
+            outputs
+                .into_iter()
+                .nth(at)
+                .ok_or_else(|| VerifyError::Output {
+                    problem: format!("there are {n}, want {n_outputs}"),
+                })
+        };
+        let mut next = compare(
+            &mut |images| one(a(images)?),
+            &mut |images| one(b(images)?),
+            batches(),
+            runtime,
+        )?;
+        if let Some(all) = all {
+            let agreement = all.top1_agreement.min(next.top1_agreement);
+            let non_finite = all.non_finite.max(next.non_finite);
+            if all.relative > next.relative {
+                next = all;
+            }
+            (next.top1_agreement, next.non_finite) = (agreement, non_finite);
+        }
+        all = Some(next);
+    }
+    all.ok_or(VerifyError::NoImages)
 }
 
 /// Where the highest of finite values stands; the first of equal ones.

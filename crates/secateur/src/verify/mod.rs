@@ -29,7 +29,7 @@ mod runtime;
 mod tract;
 
 pub use accuracy::{Accuracy, evaluate};
-pub use compare::{Tolerance, VerifySummary, compare};
+pub use compare::{Tolerance, VerifySummary, compare, compare_outputs};
 pub use error::VerifyError;
 pub use onnxruntime::OrtRuntime;
 pub use output_error::OutputError;
@@ -42,6 +42,9 @@ use crate::tensor::Floats;
 /// (`&mut |images| network.run(images)`), a network in memory, or outputs computed before.
 /// A failure of anything else than a runtime becomes an error by [`VerifyError::network`].
 pub type Outputs<'o> = dyn FnMut(&Floats) -> Result<Floats, VerifyError> + 'o;
+
+/// [`Outputs`] for networks with several: all of them, in the network's order.
+pub type AllOutputs<'o> = dyn FnMut(&Floats) -> Result<Vec<Floats>, VerifyError> + 'o;
 
 #[cfg(test)]
 mod tests;

@@ -86,7 +86,7 @@ impl Loaded for OrtModel {
         self.fixed.unwrap_or(self.shape[0])
     }
 
-    fn run_all(&mut self, images: &Floats) -> Result<Vec<Floats>, VerifyError> {
+    fn run_some(&mut self, images: &Floats, most: usize) -> Result<Vec<Floats>, VerifyError> {
         let values = values_of(images, self.shape)?;
         let batch = self.fixed.unwrap_or(images.shape()[0]);
         let [_, image_shape @ ..] = self.shape;
@@ -98,7 +98,7 @@ impl Loaded for OrtModel {
                 .map_err(|error| failure("run", &error))?;
             outputs.push(output);
         }
-        joined(&pieces, batch, outputs)
+        joined(&pieces, batch, outputs, most)
     }
 }
 

@@ -28,24 +28,35 @@ pub trait Loaded: Send {
     /// a time.
     fn batch(&self) -> usize;
 
-    /// All outputs for `images` `[n, c, h, w]`, with any `n` above 0. Where the network takes a fixed
-    /// number, the images are run in so many pieces, the last filled up with zeros, and axis 0 of each
-    /// output must be the image; else the outputs may have any shape.
+    /// The first outputs, `most` of them, for `images` `[n, c, h, w]`, with any `n` above 0. Images may be
+    /// run in pieces, the last filled up with zeros, so axis 0 of each of those outputs must be the image;
+    /// where all images are one piece, they may have any shape.
     ///
     /// # Errors
     /// [`VerifyError::Input`] and [`VerifyError::Output`] for other shapes, [`VerifyError::Runtime`]
     /// where the runtime fails.
-    fn run_all(&mut self, images: &Floats) -> Result<Vec<Floats>, VerifyError>;
+    fn run_some(&mut self, images: &Floats, most: usize) -> Result<Vec<Floats>, VerifyError>;
 
-    /// The first of [`Loaded::run_all`].
+    /// All outputs.
     ///
     /// # Errors
-    /// As [`Loaded::run_all`].
+    /// As [`Loaded::run_some`].
+    fn run_all(&mut self, images: &Floats) -> Result<Vec<Floats>, VerifyError> {
+        self.run_some(images, usize::MAX)
+    }
+
+    /// The first output.
+    ///
+    /// # Errors
+    /// As [`Loaded::run_some`].
     fn run(&mut self, images: &Floats) -> Result<Floats, VerifyError> {
         let none = || VerifyError::Output {
             problem: "there is none".to_owned(),
         };
-        self.run_all(images)?.into_iter().next().ok_or_else(none)
+        self.run_some(images, 1)?
+            .into_iter()
+            .next()
+            .ok_or_else(none)
     }
 }
 
@@ -168,14 +179,15 @@ pub(super) fn pieces(values: &[f32], image_len: usize, batch: usize) -> Vec<Piec
         .collect()
 }
 
-/// Puts each output of `pieces` together, without what belongs to the filling; `outputs` holds those
-/// of each piece.
+/// Puts the first `most` outputs of `pieces` together, without what belongs to the filling; `outputs`
+/// holds those of each piece.
 pub(super) fn joined(
     pieces: &[Piece],
     batch: usize,
     outputs: Vec<Vec<PieceOutput>>,
+    most: usize,
 ) -> Result<Vec<Floats>, VerifyError> {
-    let n_outputs = outputs.first().map_or(0, Vec::len);
+    let n_outputs = outputs.first().map_or(0, Vec::len).min(most);
     let mut by_output: Vec<Vec<PieceOutput>> = (0..n_outputs).map(|_| Vec::new()).collect();
     for piece in outputs {
         for (all, one) in by_output.iter_mut().zip(piece) {

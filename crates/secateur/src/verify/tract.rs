@@ -71,14 +71,14 @@ impl Loaded for TractModel {
         self.shape[0]
     }
 
-    fn run_all(&mut self, images: &Floats) -> Result<Vec<Floats>, VerifyError> {
+    fn run_some(&mut self, images: &Floats, most: usize) -> Result<Vec<Floats>, VerifyError> {
         let values = values_of(images, self.shape)?;
         let [batch, image_shape @ ..] = self.shape;
         let pieces = pieces(&values, image_shape.iter().product(), batch);
         let run = |piece: &Piece| guarded("run", || run_piece(&self.plan, self.shape, piece))?;
         let outputs: Result<Vec<Vec<PieceOutput>>, VerifyError> =
             self.pool.install(|| pieces.par_iter().map(run).collect());
-        joined(&pieces, batch, outputs?)
+        joined(&pieces, batch, outputs?, most)
     }
 }
 

@@ -1,0 +1,88 @@
+//! Sums of outer products of the columns of a matrix: second moments.
+
+use faer::linalg::matmul::triangular::{BlockStructure, matmul};
+use faer::{Accum, MatMut, MatRef, Par};
+
+/// Columns whose products are summed in `f32` before they are added in `f64`: the error of so short a sum is
+/// below `1e-6` of the sum of its terms' sizes.
+const COLUMNS: usize = 512;
+
+/// Adds `sum v v^T` to the lower triangle of `sums` `[rows, rows]`, over all columns `v` of `values`
+/// `[rows, columns]`. `block` is scratch memory.
+///
+/// # Panics
+/// Where `values` or `sums` are shorter than that.
+pub fn add_outer_products(
+    values: &[f32],
+    rows: usize,
+    columns: usize,
+    block: &mut Vec<f32>,
+    sums: &mut [f64],
+) {
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    block.resize(rows * rows, 0.0);
+    for first in (0..columns).step_by(COLUMNS) {
+        let width = COLUMNS.min(columns - first);
+        let from = &values[first..(rows - 1) * columns + first + width];
+        let some = MatRef::from_column_major_slice_with_stride(from, width, rows, columns);
+        // Row after row it is the upper triangle of the transpose that is asked for.
+        let target = MatMut::from_column_major_slice_mut(&mut block[..rows * rows], rows, rows);
+        matmul(
+            target,
+            BlockStructure::TriangularUpper,
+            Accum::Replace,
+            some.transpose(),
+            BlockStructure::Rectangular,
+            some,
+            BlockStructure::Rectangular,
+            1.0_f32,
+            Par::Seq,
+        );
+        for row in 0..rows {
+            let part = row * rows..row * rows + row + 1;
+            let (sums, block) = (&mut sums[part.clone()], &block[part]);
+            for (sum, &part) in sums.iter_mut().zip(block) {
+                *sum += f64::from(part);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize) -> Vec<f32> {
+        let mut state = 7_u32;
+        (0..n)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / 8_388_608.0 - 1.0
+            })
+            .collect()
+    }
+
+    #[test]
+    fn sums_are_those_in_double_precision() {
+        for (rows, columns) in [(1, 1), (3, 7), (17, 511), (40, 513), (64, 2000), (5, 0)] {
+            let values = values(rows * columns);
+            let at = |row: usize, column: usize| f64::from(values[row * columns + column]);
+            let mut sums = vec![1.0; rows * rows];
+            add_outer_products(&values, rows, columns, &mut Vec::new(), &mut sums);
+            for i in 0..rows {
+                for j in 0..rows {
+                    let wanted: f64 = (0..columns).map(|p| at(i, p) * at(j, p)).sum();
+                    let wanted = 1.0 + if j <= i { wanted } else { 0.0 };
+                    let scale = (columns as f64).max(1.0);
+                    let got = sums[i * rows + j];
+                    assert!(
+                        (got - wanted).abs() < 1e-6 * scale,
+                        "{rows} {columns}: {got} {wanted}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -123,7 +123,9 @@ pub(super) fn latency(
         runtime: context.runtime,
         threads: context.threads,
         shape: latency_shape(context)?,
+        // Fast networks many times: what disturbs them lasts longer than a hundred runs.
         turns: &Turns {
+            most: 1000,
             limit: Duration::from_secs(5),
             ..Turns::default()
         },

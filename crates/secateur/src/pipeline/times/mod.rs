@@ -37,7 +37,7 @@ pub(super) struct Times {
 const WHOLE: Turns = Turns {
     warm_up: 3,
     least: 5,
-    most: 100,
+    most: 1000,
     limit: Duration::from_secs(3),
 };
 

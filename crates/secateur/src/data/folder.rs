@@ -98,7 +98,7 @@ fn is_image(name: &str) -> bool {
 }
 
 fn holds_images(folder: &Path) -> Result<bool, DataError> {
-    Ok(entries(folder)?.files.iter().any(|name| is_image(name)))
+    Ok(is_flat(&entries(folder)?))
 }
 
 /// Whether a folder that is directly in `root` holds images, directly or one folder deeper.

@@ -9,48 +9,49 @@ use crate::tensor::ElementType;
 use crate::train::Curvature;
 use crate::transfer::InsertBatchNorm;
 
+fn wrong(setting: &'static str, value: &str, want: &'static str) -> Result<(), PipelineError> {
+    Err(PipelineError::Setting {
+        setting,
+        value: value.to_owned(),
+        want,
+    })
+}
+
 /// Settings that no run can have.
 pub(super) fn check(settings: &Settings) -> Result<(), PipelineError> {
-    let wrong = |setting: &'static str, value: String, want: &'static str| {
-        Err(PipelineError::Setting {
-            setting,
-            value,
-            want,
-        })
-    };
     let prune = &settings.prune;
     let step = prune.step();
     if !(step > 0.0 && step < 1.0) {
-        return wrong("step", step.to_string(), "more than 0 and less than 1");
+        return wrong("step", &step.to_string(), "more than 0 and less than 1");
     }
     if prune.score == Score::Taylor {
         if prune.basis != Basis::Svd {
             let want = "`svd` with `score = taylor`, which is measured in training";
-            return wrong("basis", prune.basis.name().to_owned(), want);
+            return wrong("basis", prune.basis.name(), want);
         }
         if prune.window_steps() == 0 {
             let want = "at least 1 with `score = taylor`";
-            return wrong("window-steps", "0".to_owned(), want);
+            return wrong("window-steps", "0", want);
         }
     } else if prune.statistics_images == 0 {
-        return wrong("statistics-images", "0".to_owned(), "at least 1");
+        return wrong("statistics-images", "0", "at least 1");
     }
     if settings.data.batch_size == 0 {
-        return wrong("batch-size", "0".to_owned(), "at least 1");
+        return wrong("batch-size", "0", "at least 1");
     }
     if !(0.0..=1.0).contains(&prune.distillation) {
         let value = prune.distillation.to_string();
-        return wrong("distillation", value, "from 0 to 1");
+        return wrong("distillation", &value, "from 0 to 1");
     }
     if prune.align() == 0 {
-        return wrong("align", "0".to_owned(), "at least 1");
+        return wrong("align", "0", "at least 1");
     }
     let batch = settings.verify.latency_batch;
     if !(1..=4096).contains(&batch) {
-        return wrong("latency-batch", batch.to_string(), "from 1 to 4096");
+        return wrong("latency-batch", &batch.to_string(), "from 1 to 4096");
     }
     if prune.targets.is_empty() {
-        return wrong("target", "missing".to_owned(), "at least one `--target`");
+        return wrong("target", "missing", "at least one `--target`");
     }
     Ok(())
 }
@@ -62,30 +63,23 @@ pub(super) fn check_labels(settings: &Settings, has_labels: bool) -> Result<(), 
     let wants = |wanted: fn(&Target) -> bool| prune.targets.iter().any(wanted);
     if has_labels {
         return match wants(|target| matches!(target, Target::OutputError(_))) {
-            true => Err(PipelineError::Setting {
-                setting: "target",
-                value: "output-error".to_owned(),
-                want: "`acc-drop`, as the images have labels (`--data-kind images` passes them over)",
-            }),
+            true => wrong(
+                "target",
+                "output-error",
+                "`acc-drop`, as the images have labels (`--data-kind images` passes them over)",
+            ),
             false => Ok(()),
         };
     }
     if wants(|target| matches!(target, Target::AccDrop(_))) {
         return Err(PipelineError::NoLabelsForTarget);
     }
-    let refused = |setting: &'static str, value: &str, want: &'static str| {
-        Err(PipelineError::Setting {
-            setting,
-            value: value.to_owned(),
-            want,
-        })
-    };
     if prune.score == Score::Taylor {
         let want = "another one, as the images have no labels to train by (`--method basis-scaling` is this, too)";
-        return refused("score", "taylor", want);
+        return wrong("score", "taylor", want);
     }
     if prune.curvature != Curvature::Output {
-        return refused(
+        return wrong(
             "curvature",
             "of class scores",
             "`output`, as the images have no labels",
@@ -93,7 +87,7 @@ pub(super) fn check_labels(settings: &Settings, has_labels: bool) -> Result<(), 
     }
     if settings.transfer.insert_batch_norm == InsertBatchNorm::Yes {
         let want = "`no`, as the images have no labels to train by";
-        return refused("insert-batch-norm", "yes", want);
+        return wrong("insert-batch-norm", "yes", want);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::checks::{check, check_labels, check_outputs, reject_infeasible};
 use super::clock::Clock;
-use super::latency::{latency, latency_before, threads};
+use super::latency::{LIMIT, latency, latency_before, threads};
 use super::outcome::{Outcome, drop, layer_results, target_results};
 use super::rounds::{Context, Pruned, prune_in_rounds};
 use super::stages::{decompose_config, fit_config, shapes, source, teacher, transfer_network};
@@ -152,7 +152,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     write_atomic(&run.path("model.onnx"), &after_bytes)?;
     write_atomic(job.output, &after_bytes)?;
     let files = [("before", &before_bytes[..]), ("after", &after_bytes[..])];
-    let latency = clock.time("latency", || latency(&context, &files))?;
+    let latency = clock.time("latency", || latency(&context, &files, LIMIT))?;
 
     let small_cost = cost::of(&small, &shapes(&small, &prepared)?);
     let measure = |cost: &Cost, bytes: usize, top1: Option<f64>| Measure {

@@ -74,9 +74,7 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let read = onnx::read(job.model)?;
     let layers = chosen(&read.graph, settings)?;
     let prepared = prepare(&read.graph, &settings.data, settings.seed, progress)?;
-    if !prepared.dataset.has_labels() {
-        return Err(PipelineError::NoLabels);
-    }
+    prepared.check_labelled()?;
     let preprocess = &prepared.preprocess;
     let Ending::Classifier(head) = ending(&read.graph, preprocess.height, preprocess.width)? else {
         return Err(PipelineError::NoClassifier);

@@ -44,9 +44,7 @@ pub fn transfer_file(job: &TransferJob<'_>) -> Result<StageReport, PipelineError
     check_writable(job.output)?;
     let model = onnx::read(job.model)?;
     let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
-    if !prepared.dataset.has_labels() {
-        return Err(PipelineError::NoLabels);
-    }
+    prepared.check_labelled()?;
     let key = RunKey::of(job.model, &model, &prepared, settings)?;
     let run = Run::open(job.run, &key, job.resume)?;
     let (graph, facts) = run.stage("transfer", &model, || {

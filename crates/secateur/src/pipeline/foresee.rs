@@ -146,10 +146,12 @@ fn transfer(
 
 fn stages(settings: &Settings, epochs: u64, has_labels: bool) -> Vec<String> {
     let prune = &settings.prune;
-    let mut stages = vec![
-        format!("transfer: up to {epochs} passes over the training images"),
-        "decompose: each prunable layer into basis, scaling factors and projection".to_owned(),
-        format!(
+    let stages = [
+        has_labels.then(|| format!("transfer: up to {epochs} passes over the training images")),
+        Some(
+            "decompose: each prunable layer into basis, scaling factors and projection".to_owned(),
+        ),
+        Some(format!(
             "prune in rounds: {}{}, then a cut of {}, {:.1} % of what remains at first{}{}",
             match prune.score {
                 Score::Taylor => format!("{} training steps for scores", prune.window_steps()),
@@ -178,25 +180,24 @@ fn stages(settings: &Settings, epochs: u64, has_labels: bool) -> Vec<String> {
                 (true, passes) => format!("; up to {passes} passes to recover"),
                 (false, _) => String::new(),
             },
-        ),
-        format!(
-            "fine-tune: {} passes for scaling factors, batch norm and head",
-            prune.finetune_epochs
-        ),
-        "fold and export: standard ONNX operators".to_owned(),
-        format!(
+        )),
+        has_labels.then(|| {
+            format!(
+                "fine-tune: {} passes for scaling factors, batch norm and head",
+                prune.finetune_epochs
+            )
+        }),
+        Some("fold and export: standard ONNX operators".to_owned()),
+        Some(format!(
             "verify: the file against the network in memory, {} on the test images, latency of both",
             if has_labels {
                 "accuracy of both"
             } else {
                 "outputs of both"
             }
-        ),
+        )),
     ];
-    if !has_labels {
-        stages.retain(|stage| !stage.starts_with("transfer") && !stage.starts_with("fine-tune"));
-    }
-    stages
+    stages.into_iter().flatten().collect()
 }
 
 /// Each target held against the size with every layer at rank 1, which is a lower bound: the head of

@@ -38,9 +38,7 @@ pub fn evaluate_file(
     let bytes = read(model)?;
     let graph = onnx::read(model)?.graph;
     let prepared = prepare(&graph, &settings.data, settings.seed, progress)?;
-    if !prepared.dataset.has_labels() {
-        return Err(PipelineError::NoLabels);
-    }
+    prepared.check_labelled()?;
     let shape = prepared.input_shape(settings.data.batch_size);
     let mut network = runtime.load(&bytes, shape)?;
     progress.begin("evaluate", prepared.dataset.len(split) as u64);
@@ -140,7 +138,7 @@ pub fn verify_files(
 }
 
 /// The batches of a split, each telling of its progress.
-fn counted<'p>(
+pub(super) fn counted<'p>(
     prepared: &'p Prepared,
     split: Split,
     settings: &Settings,

@@ -114,10 +114,11 @@ pub(super) fn threads(options: &Options) -> usize {
     }
 }
 
-/// The latency of files for the batch of the settings.
+/// The latency of files for the batch of the settings, measured for `limit`.
 pub(super) fn latency(
     context: &Context<'_>,
     files: &[(&str, &[u8])],
+    limit: Duration,
 ) -> Result<BenchReport, PipelineError> {
     let bench = Bench {
         runtime: context.runtime,
@@ -126,13 +127,16 @@ pub(super) fn latency(
         // Fast networks many times: what disturbs them lasts longer than a hundred runs.
         turns: &Turns {
             most: 1000,
-            limit: Duration::from_secs(5),
+            limit,
             ..Turns::default()
         },
         seed: context.settings.seed,
     };
     bench.run(files, context.progress)
 }
+
+/// How long the networks before and after are timed.
+pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
 /// The input of a run whose latency is measured: as many images as the file fixes, else as the settings
 /// say.
@@ -148,7 +152,7 @@ pub(super) fn latency_before(context: &Context<'_>) -> Result<f64, PipelineError
     if let Some(known) = context.run.read_json(name)? {
         return Ok(known);
     }
-    let report = latency(context, &[("before", context.before_bytes)])?;
+    let report = latency(context, &[("before", context.before_bytes)], LIMIT)?;
     let millis = report.models.first().map_or(0.0, |model| model.p50_ms);
     context.run.write_json(name, &millis)?;
     Ok(millis)

@@ -1,5 +1,6 @@
 //! The exported file at the end of a run: whether it is the network that was made, and what it is worth.
 
+use super::judge::counted;
 use super::rounds::Context;
 use super::stages::source;
 use super::{Amount, Original, PipelineError, Target};
@@ -55,20 +56,15 @@ fn input_shape(context: &Context<'_>) -> [usize; 4] {
     context.prepared.input_shape(batch)
 }
 
-/// The batches of the test split, each telling of its progress.
+/// The images of the test split, each telling of its progress in `what`.
 fn test_batches<'c>(
     context: &'c Context<'_>,
     what: &str,
 ) -> impl Iterator<Item = Result<Batch, DataError>> + 'c {
     let n = context.prepared.dataset.len(Split::Test);
     context.progress.begin(what, n as u64);
-    source(context.prepared, context.settings)
-        .batches(Split::Test, Order::Stored, Augment::None)
-        .inspect(|batch| {
-            if let Ok(batch) = batch {
-                context.progress.advance(batch.labels.len() as u64);
-            }
-        })
+    let (prepared, settings) = (context.prepared, context.settings);
+    counted(prepared, Split::Test, settings, context.progress)
 }
 
 fn test_accuracy(

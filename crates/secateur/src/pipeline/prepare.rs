@@ -103,6 +103,17 @@ impl Prepared {
         splits.into_iter().map(members).collect()
     }
 
+    /// Checks that the images' classes are known.
+    ///
+    /// # Errors
+    /// [`PipelineError::NoLabels`] where they are not.
+    pub fn check_labelled(&self) -> Result<(), PipelineError> {
+        match self.dataset.has_labels() {
+            true => Ok(()),
+            false => Err(PipelineError::NoLabels),
+        }
+    }
+
     /// The shape of `n` images as input, `[n, channels, height, width]`.
     #[must_use]
     pub fn input_shape(&self, n: usize) -> [usize; 4] {

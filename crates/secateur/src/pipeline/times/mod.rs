@@ -4,9 +4,8 @@
 mod curve;
 
 use super::PipelineError;
-use super::latency::{Bench, latency_shape};
+use super::latency::{latency, latency_shape};
 use super::rounds::Context;
-use crate::bench::Turns;
 use crate::cost::{self, Cost};
 use crate::fold::{FoldConfig, fold};
 use crate::graph::{FactoredLayer, Graph, factored_layers, infer_images, layer_of};
@@ -28,18 +27,12 @@ pub(super) struct Times {
     other_rate: f64,
     /// Nanoseconds that no cut changes.
     fixed: f64,
-    /// What the rates make of the network as it is.
-    estimated: f64,
     /// All that was measured, by the kind of layer.
     curves: BTreeMap<String, Measured>,
 }
 
-const WHOLE: Turns = Turns {
-    warm_up: 3,
-    least: 5,
-    most: 1000,
-    limit: Duration::from_secs(3),
-};
+// How long a candidate is timed.
+const LIMIT: Duration = Duration::from_secs(3);
 
 impl Times {
     /// Those of `graph`, one run of which takes `whole` nanoseconds, or what the run's folder holds of
@@ -151,7 +144,6 @@ impl Times {
                     .insert(layer.name.clone(), at_rate(layer, nanos));
             }
         }
-        times.estimated = times.estimate(cost);
         times
     }
 
@@ -168,16 +160,11 @@ impl Times {
 
     /// Nanoseconds of one run of a network that `cost` describes, from what this one takes.
     pub fn foretold(&self, cost: &Cost) -> u64 {
-        let part = self.estimate(cost) / self.estimated.max(f64::MIN_POSITIVE);
-        (part * self.whole as f64) as u64
-    }
-
-    fn estimate(&self, cost: &Cost) -> f64 {
         let layers = cost.layers.iter();
         let work: f64 = layers
             .map(|layer| self.rate(&layer.node) * layer.macs as f64)
             .sum();
-        self.fixed + work
+        (self.fixed + work).round() as u64
     }
 }
 
@@ -185,15 +172,8 @@ impl Times {
 pub(super) fn whole(context: &Context<'_>, graph: &Graph) -> Result<u64, PipelineError> {
     let (exported, _) = fold(graph, &FoldConfig::default())?;
     let bytes = onnx::to_bytes(&context.model.with_graph(exported))?;
-    let bench = Bench {
-        runtime: context.runtime,
-        threads: context.threads,
-        shape: latency_shape(context)?,
-        turns: &WHOLE,
-        seed: context.settings.seed,
-    };
     let files = [("uncut", context.before_bytes), ("cut", &bytes[..])];
-    let found = bench.run(&files, context.progress)?.models;
+    let found = latency(context, &files, LIMIT)?.models;
     let speedup = found.last().map_or(1.0, |cut| cut.speedup);
     Ok((1e6 * context.original.millis / speedup.max(f64::MIN_POSITIVE)) as u64)
 }

@@ -1,106 +1,162 @@
-"""Exports architectures of torchvision, and asks whether secateur reads and decomposes them unchanged.
+"""Exports architectures, and asks whether secateur reads, decomposes, cuts and writes them rightly.
 
-`python architectures.py SECATEUR [NAME ...]`. Each network has random weights and random batch-norm
-statistics (seed 0) and is exported twice, by `torch.onnx.export` with `dynamo=True` and `dynamo=False`.
-The file goes through `secateur inspect` and `secateur decompose` at full rank; the original and the
-factored file run in ONNX Runtime on one random image. Prints one row a file: the largest difference
-over the largest output, or why it was refused. Needs `torch`, `torchvision`, `onnx`, `onnxscript`,
-`onnxruntime` and `numpy`.
+`python architectures.py SECATEUR [NAME ...]`, a name as `torchvision/resnet18` (all of `exporters.py`
+where none is given) or the path of an ONNX file. Each network has random weights (seed 0). Its file goes
+
+- through `secateur decompose` at full rank: original and factored file run in ONNX Runtime on one
+  random image, and the largest difference of an output over its difference between two images is the
+  column `full rank` (an output that hardly depends on the image would hide any fault);
+- through `secateur compress` on 24 random images without labels, to 80 % of the parameters, of which
+  directions (`dynamo` and others) or channels (`older`) go: the file must load and run in ONNX
+  Runtime, hold as many parameters as was foretold when it was cut, and give there what the network in
+  memory gives, within the column `file and memory`.
+
+Prints one row a file; a row that is wrong says so, and the command then ends with 1. A row that is
+refused carries the reason. Needs what `exporters.py` needs for the names given, `onnx`, `onnxruntime`,
+`numpy` and `Pillow`.
 """
 
-import contextlib
-import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
-import torch
-import torchvision
+from exporters import FAMILIES, export, exporter, side
+from PIL import Image
 
-# A small image keeps the comparison short; some networks end in a pooling that only fits larger ones.
-SIDE = {"alexnet": 224, "vgg11_bn": 224, "inception_v3": 128}
-NAMES = [
-    "alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "wide_resnet50_2", "densenet121", "googlenet", "inception_v3",
-    "squeezenet1_1", "shufflenet_v2_x1_0", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_s",
-    "regnet_y_400mf", "convnext_tiny", "mnasnet1_0",
-]
-BATCH = 1
+TARGET = 0.8
+TOLERANCE = 1e-3
+CUT = {"older": "channels"}
 
 
-def network(name):
-    torch.manual_seed(0)
-    model = torchvision.models.get_model(name, weights=None)
-    with torch.no_grad():
-        for module in model.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
-    return model.eval()
+def images(folder):
+    generator = np.random.default_rng(0)
+    for number in range(24):
+        coarse = generator.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((96, 96), Image.BICUBIC).save(folder / f"{number}.png")
 
 
-def export(model, x, path, dynamo):
-    """Exporters print what they think; nothing of it is of use here."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        names = {"input_names": ["input"], "output_names": ["scores"]}
-        torch.onnx.export(model, (x,), str(path), dynamo=dynamo, external_data=False, **names)
+def environment():
+    """Where the command finds the ONNX Runtime of this Python."""
+    library = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))
+    return os.environ | {"ORT_DYLIB_PATH": str(library)}
+
+
+def command(*arguments):
+    return subprocess.run(list(map(str, arguments)), capture_output=True, text=True, env=environment())
+
+
+def reason(ran):
+    lines = [line for line in ran.stderr.splitlines() if line.startswith("error:")]
+    return "refused: " + (lines or ran.stderr.splitlines() or ["no message"])[0].removeprefix("error: ").split("`: ", 1)[-1][:200]
+
+
+def shape_of(path):
+    """The input of a file; lengths that it leaves open are 1 image of 64 pixels."""
+    graph = onnx.load(path, load_external_data=False).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    given = next(value for value in graph.input if value.name not in stored)
+    dims = [dim.dim_value for dim in given.type.tensor_type.shape.dim]
+    return [dim or default for dim, default in zip(dims, (1, 3, 64, 64))]
 
 
 def run(path, x):
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: x})[0]
+    return session.run(None, {session.get_inputs()[0].name: x})
 
 
-def examine(secateur, path, folder, x):
-    """Parameters, and either the relative error or the reason of a refusal."""
-    inspected = subprocess.run([secateur, "inspect", str(path), "--format", "json"], capture_output=True, text=True)
-    if inspected.returncode:
-        return "", "refused: " + reason(inspected.stderr)
-    params = json.loads(inspected.stdout)["params"]
+def spread(path, x):
+    """By how much each output differs between two images: what an error is measured by."""
+    other = np.random.default_rng(2).standard_normal(x.shape).astype(np.float32)
+    return [max(float(np.abs(a - b).max()), 1e-30) for a, b in zip(run(path, x), run(path, other), strict=True)]
+
+
+def full_rank(secateur, path, folder, x):
+    """The largest difference over the spread of its output, or why there is none."""
     factored = folder / "factored.onnx"
-    decomposed = subprocess.run([secateur, "decompose", str(path), "-o", str(factored), "--quiet"], capture_output=True, text=True)
-    if decomposed.returncode:
-        return f"{params:,}", "refused: " + reason(decomposed.stderr)
-    before, after = run(path, x), run(factored, x)
-    return f"{params:,}", f"{np.abs(before - after).max() / np.abs(before).max():.1e}"
+    ran = command(secateur, "decompose", path, "-o", factored, "--quiet")
+    if ran.returncode:
+        return reason(ran)
+    outputs = zip(run(path, x), run(factored, x), spread(path, x), strict=True)
+    worst = max(float(np.abs(before - after).max()) / by for before, after, by in outputs)
+    return f"{'' if worst < TOLERANCE else 'WRONG '}{worst:.1e}"
 
 
-def reason(text):
-    lines = [line for line in text.splitlines() if line.startswith("error:")]
-    return (lines or text.splitlines() or ["no message"])[0].removeprefix("error: ").split("`: ", 1)[-1][:160]
+def cut(secateur, path, folder, x, removed):
+    """Parameters before and after, difference between file and memory, error of the outputs."""
+    small, work = folder / "small.onnx", folder / "run"
+    few = [option for name in ("statistics", "refit") for option in (f"--{name}-images", 16)]
+    size = ["--size", f"{x.shape[2]}x{x.shape[3]}"]
+    ran = command(
+        secateur, "compress", path, "-o", small, "--run", work, "--data", folder / "images", "--data-kind", "images",
+        "--preprocess", "unit", *size, *few, "--batch-size", 8, "--remove", removed, "--target", f"params={TARGET:.0%}",
+        "--runtime", "ort", "--format", "json", "--quiet",
+    )
+    if ran.returncode not in (0, 1):
+        differs = "WRONG " if "largest difference" in ran.stderr else ""
+        return "", "", differs + reason(ran), ""
+    report = json.loads(ran.stdout)
+    after = report["after"]["params"]
+    wrong = []
+    foretold = [r["size"]["params"] for r in report["rounds"] if r["accepted"]][-1]
+    if foretold != after:
+        wrong.append(f"WRONG foretold {foretold}")
+    if not all(np.isfinite(output).all() for output in run(small, x)):
+        wrong.append("WRONG not finite")
+    if ran.returncode == 1:
+        wrong.append("target missed")
+    near = report["verify"]["max_abs_diff"] / min(spread(small, x))
+    if near >= TOLERANCE:
+        wrong.append("WRONG")
+    near = " ".join([f"{near:.1e}", *wrong])
+    return f"{report['before']['params']:,}", f"{after:,}", near, f"{100 * report['output_error']:.1f} %"
+
+
+def row(secateur, name, writer, path, folder):
+    file = onnx.load(path, load_external_data=False)
+    x = np.random.default_rng(1).standard_normal(shape_of(path)).astype(np.float32)
+    start = time.perf_counter()
+    exact = full_rank(secateur, path, folder, x)
+    removed = CUT.get(writer, "basis")
+    before, after, near, error = cut(secateur, path, folder, x, removed)
+    seconds = time.perf_counter() - start
+    opset = next(o.version for o in file.opset_import if o.domain == "")
+    removed = {"basis": "directions"}.get(removed, removed)
+    return (f"| {name} | {x.shape[2]}x{x.shape[3]} | {writer} | {opset} | {len(file.graph.node)} | {exact} | {removed} | {before} | {after} "
+            f"| {near} | {error} | {seconds:.0f} |")
 
 
 def main():
     secateur, *chosen = sys.argv[1:]
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, ONNX Runtime {onnxruntime.__version__}\n")
-    print("| network | side | exporter | opset | nodes | parameters | largest difference / largest output | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name in chosen or NAMES:
-        model, side = network(name), SIDE.get(name, 64)
-        x = torch.randn(BATCH, 3, side, side, generator=torch.Generator().manual_seed(1))
-        for exporter, dynamo in (("dynamo", True), ("older", False)):
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / f"{name}.onnx"
-                try:
-                    export(model, x, path, dynamo)
-                except Exception as problem:  # noqa: BLE001 - the exporter's own failure is a row too
-                    print(f"| {name} | {side} | {exporter} | | | | not exported: {str(problem).splitlines()[0][:100]} | |", flush=True)
-                    continue
-                file = onnx.load(path)
-                start = time.perf_counter()
-                params, found = examine(secateur, path, Path(folder), x.numpy())
-                seconds = time.perf_counter() - start
-                print(f"| {name} | {side} | {exporter} | {file.opset_import[0].version} | {len(file.graph.node)} | {params} | {found} "
-                      f"| {seconds:.1f} |", flush=True)
+    print("| network | image | exporter | operator set | nodes | full rank | removed | parameters before | after | file and memory | error of the outputs | seconds |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    is_wrong = False
+    for name in chosen or FAMILIES:
+        is_file = name.endswith(".onnx")
+        writer = "file" if is_file else exporter(name)
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            (folder / "images").mkdir()
+            images(folder / "images")
+            path = Path(name) if is_file else folder / "network.onnx"
+            try:
+                if not is_file:
+                    export(name, writer, path)
+                line = row(secateur, Path(name).stem if is_file else name, writer, path, folder)
+            except Exception as problem:  # noqa: BLE001 - what fails is a row too
+                text = (str(problem).splitlines() or [""])[0][:120]
+                line = f"| {name} | {'' if is_file else side(name)} | {writer} | | | {type(problem).__name__}: {text} | | | | | | |"
+            is_wrong |= "WRONG" in line
+            print(line, flush=True)
+    sys.exit(is_wrong)
 
 
 if __name__ == "__main__":

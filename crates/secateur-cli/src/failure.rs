@@ -51,6 +51,7 @@ pub fn about(model: &Path) -> impl Fn(PipelineError) -> Error + '_ {
             | PipelineError::Run { .. }
             | PipelineError::Exclude(_)
             | PipelineError::Setting { .. }
+            | PipelineError::Stopped(_)
             | PipelineError::CutTarget
             | PipelineError::Report(_)
             | PipelineError::Load { .. }

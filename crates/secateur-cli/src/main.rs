@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod failure;
+mod interrupt;
 mod output;
 mod progress;
 
@@ -28,7 +29,11 @@ fn main() -> ExitCode {
         Ok(Outcome::Missed) => ExitCode::from(1),
         Err(error) => {
             failure::print(&error);
-            ExitCode::from(2)
+            ExitCode::from(if interrupt::is_wanted() {
+                interrupt::STATUS
+            } else {
+                2
+            })
         }
     }
 }

@@ -12,11 +12,30 @@ pub trait Progress: Send + Sync {
     }
     /// The current piece of work has ended.
     fn end(&self) {}
+    /// Whether the user wants the work to stop.
+    fn is_stopped(&self) -> bool {
+        false
+    }
+    /// To be asked between two steps of long work.
+    ///
+    /// # Errors
+    /// [`Stopped`] where the work is to end here.
+    fn go_on(&self) -> Result<(), Stopped> {
+        match self.is_stopped() {
+            true => Err(Stopped),
+            false => Ok(()),
+        }
+    }
     /// Something the user should know, one sentence, no final period.
     fn note(&self, message: &str) {
         let _ = message;
     }
 }
+
+/// Work that ended early because the user wanted it to; what it had is kept where it keeps anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("stopped: the same command with `--resume` goes on from here")]
+pub struct Stopped;
 
 /// Says nothing.
 #[derive(Clone, Copy, Debug, Default)]

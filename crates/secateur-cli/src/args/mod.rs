@@ -117,6 +117,8 @@ pub struct InspectArgs {
 /// which is checked in an independent runtime. Accuracy is held on a validation split; the test split is
 /// used once, at the end. A target that is missed gives exit status 1 and the best network found.
 ///
+/// A run that was killed, or stopped by Ctrl-C (exit status 130), goes on with the same command and `--resume`.
+///
 /// Images without labels (and networks that are no classifiers: detectors, segmenters, embeddings) do, too:
 /// the network stays what it is, nothing is trained, and all its outputs are held against those of the
 /// network before.

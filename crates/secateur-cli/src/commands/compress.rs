@@ -3,7 +3,7 @@
 use super::{check_data, check_output};
 use crate::args::{CompressArgs, Format};
 use crate::progress::Terminal;
-use crate::{Outcome, failure, output};
+use crate::{Outcome, failure, interrupt, output};
 use anyhow::{Result, bail};
 use secateur::pipeline::{self, Job, Settings};
 use secateur::report::{CompressReport, MACS_NOTE};
@@ -27,6 +27,7 @@ pub fn run(args: &CompressArgs, progress: &Terminal) -> Result<Outcome> {
     };
     check_output(output, &[&args.model])?;
     let folder = args.run.folder(output)?;
+    interrupt::listen()?;
     let report = pipeline::compress(&Job {
         model: &args.model,
         output,

@@ -24,6 +24,9 @@ impl fmt::Display for Corrupt {
 /// A data set that cannot be used, with what was found and what was wanted.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
+    /// The user wanted the work to end.
+    #[error(transparent)]
+    Stopped(#[from] crate::progress::Stopped),
     /// A file or folder that cannot be read.
     #[error("cannot read `{}`: {source}", path.display())]
     Read {

@@ -595,6 +595,20 @@ impl Dataset {
     }
 }
 
+/// A batch of which the progress tells, unless the work is to end before it.
+///
+/// # Errors
+/// That of the batch, or [`DataError::Stopped`].
+pub fn counted_batch(
+    batch: Result<Batch, DataError>,
+    progress: &dyn Progress,
+) -> Result<Batch, DataError> {
+    let batch = batch?;
+    progress.go_on()?;
+    progress.advance(batch.labels.len() as u64);
+    Ok(batch)
+}
+
 /// The kind of the data in a folder: the one named, if it is there, else the only one that is.
 fn recognise(
     path: &Path,

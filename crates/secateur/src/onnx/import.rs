@@ -8,7 +8,7 @@ use super::proto::type_proto::Value as TypeValue;
 use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use super::table::{self, Entry, NEWEST_OPSET, OLDEST_OPSET};
 use super::tensor::{self, Encoding, Store};
-use super::{Model, names};
+use super::{Model, names, narrow};
 use crate::graph::{Dim, Graph, Node, Op, ValueDecl};
 use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,7 @@ pub(super) fn model(mut proto: ModelProto, folder: Option<&Path>) -> Result<Mode
         .ok_or_else(|| OnnxError::Damaged("it holds no graph".into()))?;
     let opset = opset(&proto)?;
     refuse_features(&proto, &graph_proto)?;
+    narrow::widen(&mut graph_proto);
     let names = names::unique(&graph_proto.node);
     let entries = entries(&graph_proto, &names, opset)?;
     let mut store = Store::new(folder);

@@ -5,6 +5,7 @@
 //! A tensor's claimed size is compared with the data at hand before anything is allocated. Data in
 //! other files is read only from within the model's own folder.
 
+use super::narrow::Narrow;
 use super::proto::TensorProto;
 use super::proto::tensor_proto::{DataLocation, DataType};
 use crate::tensor::{ElementType, Tensor};
@@ -54,7 +55,11 @@ impl<'a> Store<'a> {
 
     /// Takes the data out of `proto`, which keeps everything else.
     pub fn take(&mut self, proto: &mut TensorProto) -> Result<(Tensor, Encoding), String> {
-        let element_type = element_type(proto.data_type())?;
+        let narrow = Narrow::of(proto.data_type());
+        let element_type = match narrow {
+            Some(_) => ElementType::F32,
+            None => element_type(proto.data_type())?,
+        };
         let shape = shape(&proto.dims)?;
         let count = count(&shape)?;
         if proto.segment.is_some() {
@@ -63,13 +68,16 @@ impl<'a> Store<'a> {
             );
         }
         if proto.data_location() == DataLocation::External {
-            let bytes = count
-                .checked_mul(size_of(element_type))
-                .ok_or("its shape is too large")?;
+            let size = narrow.map_or(size_of(element_type), |_| NARROW_SIZE);
+            let bytes = count.checked_mul(size).ok_or("its shape is too large")?;
             let raw = self.read_external(proto, bytes)?;
             proto.external_data.clear();
             proto.data_location = None;
-            return Ok((from_raw(element_type, &shape, count, &raw)?, Encoding::Raw));
+            let tensor = match narrow {
+                Some(narrow) => narrow_from_raw(narrow, &shape, count, &raw)?,
+                None => from_raw(element_type, &shape, count, &raw)?,
+            };
+            return Ok((tensor, Encoding::Raw));
         }
         let typed = proto.float_data.len()
             + proto.double_data.len()
@@ -77,11 +85,22 @@ impl<'a> Store<'a> {
             + proto.int64_data.len()
             + proto.uint64_data.len()
             + proto.string_data.len();
-        match proto.raw_data.take() {
-            Some(raw) if typed == 0 => {
+        match (proto.raw_data.take(), narrow) {
+            (Some(raw), Some(narrow)) if typed == 0 => {
+                Ok((narrow_from_raw(narrow, &shape, count, &raw)?, Encoding::Raw))
+            }
+            (None, Some(narrow)) if typed == proto.int32_data.len() && typed == count => {
+                let values = narrow.wide_typed(&proto.int32_data)?;
+                proto.int32_data.clear();
+                Ok((Tensor::F32(array(&shape, values)?), Encoding::Raw))
+            }
+            (_, Some(_)) => Err(format!(
+                "its shape {shape:?} needs {count} elements, which its data is not"
+            )),
+            (Some(raw), None) if typed == 0 => {
                 Ok((from_raw(element_type, &shape, count, &raw)?, Encoding::Raw))
             }
-            Some(raw) if !raw.is_empty() => Err("holds its data twice".into()),
+            (Some(raw), None) if !raw.is_empty() => Err("holds its data twice".into()),
             _ => Ok((
                 from_typed(element_type, &shape, count, proto, typed)?,
                 Encoding::Typed,
@@ -275,6 +294,24 @@ fn from_raw(
             Tensor::Bool(array(shape, raw.iter().map(|&byte| byte != 0).collect())?)
         }
     })
+}
+
+/// Bytes of a 16-bit float.
+const NARROW_SIZE: usize = 2;
+
+fn narrow_from_raw(
+    narrow: Narrow,
+    shape: &[usize],
+    count: usize,
+    raw: &[u8],
+) -> Result<Tensor, String> {
+    if count.checked_mul(NARROW_SIZE) != Some(raw.len()) {
+        return Err(format!(
+            "its shape {shape:?} needs {count} elements of {NARROW_SIZE} bytes, its data has {} bytes",
+            raw.len()
+        ));
+    }
+    Ok(Tensor::F32(array(shape, narrow.wide_raw(raw))?))
 }
 
 /// `typed` is the number of elements in all typed fields together.

@@ -91,6 +91,7 @@ impl Scoring<'_> {
         let found: Vec<Result<Directions, PipelineError>> = layers
             .par_iter()
             .map(|layer| {
+                self.progress.go_on()?;
                 let found = moments
                     .get(&layer.output)
                     .and_then(|moments| layer_directions(settings.basis, graph, layer, moments));

@@ -1,7 +1,7 @@
 //! Accuracy of a file, and the difference of two, in an independent runtime.
 
 use super::{PipelineError, Prepared, Settings, prepare};
-use crate::data::{Augment, Batch, DataError, Order, Split};
+use crate::data::{Augment, Batch, DataError, Order, Split, counted_batch};
 use crate::graph::Graph;
 use crate::onnx;
 use crate::progress::Progress;
@@ -153,11 +153,7 @@ pub(super) fn counted<'p>(
             Augment::None,
             settings.data.batch_size,
         )
-        .inspect(|batch| {
-            if let Ok(batch) = batch {
-                progress.advance(batch.labels.len() as u64);
-            }
-        })
+        .map(|batch| counted_batch(batch, progress))
 }
 
 pub(super) fn random_shape(

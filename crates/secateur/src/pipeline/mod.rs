@@ -66,6 +66,9 @@ pub enum PipelineError {
     /// The transfer failed.
     #[error(transparent)]
     Transfer(#[from] crate::transfer::TransferError),
+    /// The user wanted the work to end.
+    #[error(transparent)]
+    Stopped(#[from] crate::progress::Stopped),
     /// A training failed.
     #[error(transparent)]
     Train(#[from] crate::train::TrainError),

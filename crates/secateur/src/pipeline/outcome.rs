@@ -45,6 +45,7 @@ fn compare(
     summary.check(tolerance)?;
     Ok(VerifyResult {
         max_abs_diff: summary.max_abs_diff,
+        relative: summary.relative,
         top1_agreement: summary.top1_agreement,
         runtime: summary.runtime,
         n: summary.n,

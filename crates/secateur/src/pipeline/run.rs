@@ -10,7 +10,9 @@ use crate::onnx::{self, Model};
 use crate::train::CheckpointFile;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Whether a run that was cut off goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,9 +24,14 @@ pub enum Resume {
 }
 
 /// An open run folder.
+///
+/// While one is open, no other process can open the same folder: the system holds the lock, and gives
+/// it up with the process, however that ends.
 #[derive(Clone, Debug)]
 pub struct Run {
     folder: PathBuf,
+    /// The locked file.
+    _lock: Arc<File>,
 }
 
 /// What identifies a run: the same key gives the same bytes, where no cut depends on measured time.
@@ -68,16 +75,14 @@ impl Run {
     /// Opens, or creates, the run folder.
     ///
     /// # Errors
-    /// [`PipelineError`] where the folder cannot be written, holds an unfinished run that is not to
-    /// be resumed, or holds a run with other settings.
+    /// [`PipelineError`] where the folder cannot be written, is open elsewhere, or holds a run with other
+    /// settings that is to be resumed.
     pub fn open(folder: &Path, key: &RunKey, resume: Resume) -> Result<Self, PipelineError> {
         let run = Self {
             folder: folder.to_owned(),
+            _lock: Arc::new(lock(folder)?),
         };
-        let text = toml::to_string(key).map_err(|e| PipelineError::Run {
-            folder: folder.to_owned(),
-            problem: e.to_string(),
-        })?;
+        let text = toml::to_string(key).map_err(|e| run.problem(&e.to_string()))?;
         let config = run.path("config.toml");
         match (resume, std::fs::read_to_string(&config)) {
             (Resume::Yes, Ok(found)) if found != text => {
@@ -172,9 +177,31 @@ impl Run {
     }
 
     fn problem(&self, problem: &str) -> PipelineError {
-        PipelineError::Run {
-            folder: self.folder.clone(),
-            problem: problem.to_owned(),
-        }
+        problem_in(&self.folder, problem)
+    }
+}
+
+/// Creates the folder and locks it. Where the file system knows no locks, none is held.
+fn lock(folder: &Path) -> Result<File, PipelineError> {
+    let create = || {
+        std::fs::create_dir_all(folder)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        options.open(folder.join("lock"))
+    };
+    let file = create().map_err(|e| problem_in(folder, &format!("cannot write into it: {e}")))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(problem_in(
+            folder,
+            "another run is at work in it; wait for its end, or choose another `--run` folder",
+        )),
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+fn problem_in(folder: &Path, problem: &str) -> PipelineError {
+    PipelineError::Run {
+        folder: folder.to_owned(),
+        problem: problem.to_owned(),
     }
 }

@@ -97,6 +97,8 @@ pub struct LayerResult {
 pub struct VerifyResult {
     /// Largest difference of any class score.
     pub max_abs_diff: f64,
+    /// The same over the largest absolute output.
+    pub relative: f64,
     /// Fraction of images with the same best class.
     pub top1_agreement: f64,
     /// Runtime of the exported file.

@@ -72,6 +72,7 @@ fn report() -> CompressReport {
         ],
         verify: VerifyResult {
             max_abs_diff: 3.1e-6,
+            relative: 3.1e-7,
             top1_agreement: 1.0,
             runtime: "tract".to_owned(),
             n: 500,

@@ -2,6 +2,7 @@
 
 use super::fit::CheckRecord;
 use crate::files::{WriteError, write_atomic};
+use crate::graph::Graph;
 use crate::tensor::Floats;
 use ndarray::{ArcArray, IxDyn};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// Everything that training needs to go on from a check.
+/// Everything that training needs to go on.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FitState {
     /// Steps taken.
@@ -20,10 +21,35 @@ pub struct FitState {
     pub best: BTreeMap<String, Floats>,
     /// Moments of the optimizer.
     pub optimizer: BTreeMap<String, Vec<f32>>,
+    /// Sum of the losses since the last check.
+    pub loss_sum: f64,
+    /// Steps since the last check.
+    pub loss_count: u64,
     /// What each check found.
     pub checks: Vec<CheckRecord>,
     /// Index into `checks` of the best one.
     pub best_check: usize,
+}
+
+impl FitState {
+    /// Whether it is the state of a training of these initializers of `graph`.
+    pub(super) fn is_of(&self, graph: &Graph, trainable: &[String]) -> bool {
+        let has_shape = |(name, values): (&String, &Floats)| {
+            let stored = graph.float(name);
+            stored.is_some_and(|stored| stored.shape() == values.shape())
+        };
+        let has_length = |(name, moments): (&String, &Vec<f32>)| {
+            let name = name.split_once('/').map_or("", |(_, name)| name);
+            let value = self.values.get(name);
+            value.is_some_and(|value| value.len() == moments.len())
+        };
+        let is_trained = |name: &String| trainable.contains(name);
+        self.best_check < self.checks.len()
+            && self.values.len() == trainable.len()
+            && self.values.keys().all(is_trained)
+            && self.values.iter().chain(&self.best).all(has_shape)
+            && self.optimizer.iter().all(has_length)
+    }
 }
 
 /// Keeps the newest state.
@@ -78,8 +104,11 @@ pub enum CheckpointError {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     step: u64,
+    loss_sum: f64,
+    loss_count: u64,
     checks: Vec<CheckRecord>,
     best_check: usize,
 }
@@ -101,6 +130,8 @@ impl CheckpointStore for CheckpointFile {
         let tensors = SafeTensors::deserialize(&bytes).map_err(|e| self.unreadable(&e))?;
         let mut state = FitState {
             step: header.step,
+            loss_sum: header.loss_sum,
+            loss_count: header.loss_count,
             checks: header.checks,
             best_check: header.best_check,
             ..FitState::default()
@@ -129,6 +160,8 @@ impl CheckpointStore for CheckpointFile {
     fn save(&mut self, state: &FitState) -> Result<(), CheckpointError> {
         let header = Header {
             step: state.step,
+            loss_sum: state.loss_sum,
+            loss_count: state.loss_count,
             checks: state.checks.clone(),
             best_check: state.best_check,
         };

@@ -1,7 +1,7 @@
 //! Accuracy of a graph in the engine at hand.
 
 use super::{Source, TrainError, cross_entropy};
-use crate::data::{Augment, Batch, DataError, Order, Split};
+use crate::data::{Augment, Batch, DataError, Order, Split, counted_batch};
 use crate::exec::{Engine, Request};
 use crate::graph::Graph;
 use crate::progress::Progress;
@@ -66,11 +66,7 @@ pub fn accuracy(
     progress.begin("evaluate", source.dataset.len(split) as u64);
     let batches = source
         .batches(split, Order::Stored, Augment::None)
-        .inspect(|batch| {
-            if let Ok(batch) = batch {
-                progress.advance(batch.labels.len() as u64);
-            }
-        });
+        .map(|batch| counted_batch(batch, progress));
     let found = over(engine, graph, logits, source, batches)?;
     progress.end();
     Ok(found)

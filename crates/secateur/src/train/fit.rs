@@ -114,6 +114,9 @@ pub fn fit(
 ) -> Result<(Graph, FitSummary), TrainError> {
     let mut optimizer = Optimizer::new(config.rule, config.weight_decay);
     let mut state = match store.load()? {
+        Some(state) if !state.is_of(graph, trainable) => {
+            return Err(TrainError::ForeignCheckpoint);
+        }
         Some(mut state) => {
             optimizer.restore(state.step, std::mem::take(&mut state.optimizer));
             state
@@ -172,9 +175,13 @@ pub fn fit(
     let mut taught = taught.transpose()?;
     progress.begin("train", config.steps);
     progress.advance(state.step);
-    let (mut loss_sum, mut loss_count) = (0.0, 0_u64);
     let mut stream = Stream::new(source, config, state.step)?;
     while state.step < config.steps && !is_out_of_patience(&state, config.patience) {
+        if let Err(stopped) = progress.go_on() {
+            state.optimizer = optimizer.state().1;
+            store.save(&state)?;
+            return Err(stopped.into());
+        }
         let batch = stream.next_batch()?;
         let lr = learning_rate(config, state.step);
         let mut mean_loss = f64::NAN;
@@ -206,14 +213,14 @@ pub fn fit(
         for (name, value) in &state.values {
             session.set(name, value)?;
         }
-        loss_sum += mean_loss;
-        loss_count += 1;
+        state.loss_sum += mean_loss;
+        state.loss_count += 1;
         state.step += 1;
         progress.advance(1);
         let is_last = state.step == config.steps;
         if is_last || (config.check_every > 0 && state.step.is_multiple_of(config.check_every)) {
-            let train_loss = loss_sum / loss_count as f64;
-            (loss_sum, loss_count) = (0.0, 0);
+            let train_loss = state.loss_sum / state.loss_count as f64;
+            (state.loss_sum, state.loss_count) = (0.0, 0);
             let candidate = with_values(graph, &state.values);
             let (checked, record) = check(candidate, train_loss, state.step, lr)?;
             state.checks.push(record);

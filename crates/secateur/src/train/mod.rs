@@ -62,6 +62,12 @@ pub enum TrainError {
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The state to go on from does not fit the network.
+    #[error(
+        "the saved training is not one of this network, or is damaged: remove the `.safetensors` files \
+         from the run's `checkpoints` to start the stage again"
+    )]
+    ForeignCheckpoint,
     /// The loss is not a number.
     #[error(
         "the loss is not a finite number at step {step}: a lower learning rate than {lr} is needed"
@@ -84,6 +90,9 @@ pub enum TrainError {
         /// The number of classes of the data.
         classes: usize,
     },
+    /// The user wanted it to end.
+    #[error(transparent)]
+    Stopped(#[from] crate::progress::Stopped),
     /// There is nothing to train on.
     #[error("the training split is empty")]
     NoImages,

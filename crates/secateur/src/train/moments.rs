@@ -100,6 +100,7 @@ pub fn output_moments(
     let mut signs = ChaCha8Rng::seed_from_u64(config.seed);
     let mut scales: Option<Vec<f32>> = None;
     for batch in &batches {
+        progress.go_on()?;
         session.step(&batch.images, &mut |outputs| {
             let scales = scales.get_or_insert_with(|| in_own_units(outputs));
             let gradient = |(output, &scale): (&Floats, &f32)| {

@@ -6,7 +6,7 @@
 //! logits by validation cross-entropy.
 
 use super::{NewHead, TransferError};
-use crate::data::{Augment, Order, Split};
+use crate::data::{Augment, Order, Split, counted_batch};
 use crate::exec::{Engine, Request};
 use crate::graph::Graph;
 use crate::progress::Progress;
@@ -143,13 +143,12 @@ fn features(
         vec![new.head.features.clone()],
     ))?;
     for batch in source.batches(split, Order::Stored, Augment::None) {
-        let batch = batch.map_err(TrainError::from)?;
+        let batch = counted_batch(batch, progress).map_err(TrainError::from)?;
         let outputs = session.forward(&batch.images)?;
         let values: Vec<f64> = outputs[0].iter().map(|&v| f64::from(v)).collect();
         let x = Array2::from_shape_vec((batch.labels.len(), new.n_features), values)
             .map_err(|e| TransferError::Ridge(e.to_string()))?;
         take(x, &batch.labels);
-        progress.advance(batch.labels.len() as u64);
     }
     Ok(())
 }

@@ -192,7 +192,14 @@ fn compare(expected: &Expected, got: &Tensor) -> Result<(), String> {
         ));
     }
     let (Tensor::F32(got), Tensor::F32(want)) = (got, want) else {
-        return if got == want {
+        let is_same = match (got, want) {
+            (Tensor::F64(got), Tensor::F64(want)) => {
+                let same = |(got, want): (&f64, &f64)| got == want || got.is_nan() && want.is_nan();
+                got.iter().zip(want).all(same)
+            }
+            _ => got == want,
+        };
+        return if is_same {
             Ok(())
         } else {
             Err(format!("`{name}` is {got:?}, not {want:?}"))

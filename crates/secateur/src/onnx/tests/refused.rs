@@ -200,13 +200,19 @@ fn element_types_without_a_meaning_here_are_refused_by_name() {
             data_type: Some(code),
             ..floats("w", &[0], &[])
         };
-        let message_of_tensor = of_node(17, node("Add", "n", &["x", "w"], &["y"]), vec![tensor]);
-        assert_says(&message_of_tensor, &["`w`", name, remedy]);
+        // Weights and casts may be of 16 bits, inputs may not.
+        let is_narrow = remedy == "32-bit floats";
+        if !is_narrow {
+            let add = node("Add", "n", &["x", "w"], &["y"]);
+            assert_says(&of_node(17, add, vec![tensor]), &["`w`", name, remedy]);
+        }
         let cast = with(
             node("Cast", "n", &["x"], &["y"]),
             make::int("to", i64::from(code)),
         );
-        assert_says(&of_node(17, cast, vec![]), &["node `n` (Cast)", name]);
+        if !is_narrow {
+            assert_says(&of_node(17, cast, vec![]), &["node `n` (Cast)", name]);
+        }
         let mut input = model(17, vec![node("Relu", "n", &["x"], &["y"])], vec![]);
         use crate::onnx::proto::type_proto::Value;
         let declared = &mut input.graph.as_mut().unwrap().input[0];

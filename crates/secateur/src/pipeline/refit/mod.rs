@@ -79,6 +79,7 @@ pub fn refit_layers(
     let mut frontier = Frontier::new(batches);
     progress.begin("refit", cut.nodes.len() as u64);
     for node in &cut.nodes {
+        progress.go_on()?;
         if let Some(layer) = of_projection(&node.name) {
             if let Some(target) = Target::of(&result, uncut, layer, kept) {
                 frontier.advance(engine, &result, uncut)?;

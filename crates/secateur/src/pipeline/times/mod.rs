@@ -71,6 +71,7 @@ impl Times {
             .begin("time of layers", layers.len() as u64);
         let mut found = BTreeMap::new();
         for layer in &layers {
+            context.progress.go_on()?;
             if let Some(curve) = Curve::of(graph, layer, &shapes, is_free) {
                 let kind = curve.kind();
                 let rank = layer.rank.min(layer.shape.break_even_rank());

@@ -1,4 +1,4 @@
-//! Writes the inputs that fuzzing starts from: `cargo run --bin seeds` in this folder fills `corpus/`.
+//! Writes the inputs that fuzzing starts from: it fills `corpus/` (docs/fuzzing.md).
 
 use image::{DynamicImage, ImageFormat};
 use secateur_fuzz::joined;

@@ -54,23 +54,28 @@ def export(name, exporter, path):
         raise RuntimeError("not exported: " + (ran.stderr.strip().splitlines() or [str(ran.returncode)])[-1])
 
 
+def some(name, n=8):
+    """Random images, on which batch norms take their statistics."""
+    return np.random.default_rng(5).standard_normal((n, 3, side(name), side(name))).astype(np.float32)
+
+
 def torch(name, exporter, path):
     import torch as t
 
     t.manual_seed(0)
     model = torch_network(name)
-    # So that what goes in comes out, and no two vectors are equal: exporters store such once.
+    # So that no two vectors are equal, as exporters store such once, and batch norms normalise.
     with t.no_grad():
         for module in model.modules():
             if isinstance(module, t.nn.Conv2d | t.nn.Linear):
                 t.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if isinstance(module, t.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 1.5)
                 module.weight.uniform_(0.5, 1.5)
+                module.momentum = 1.0
             if getattr(module, "bias", None) is not None:
                 module.bias.normal_(0, 0.1)
-    x = t.randn(1, 3, side(name), side(name))
+        model.train()(t.from_numpy(some(name)))
+    x = t.from_numpy(some(name, 1))
     t.onnx.export(model.eval(), (x,), str(path), dynamo=exporter == "dynamo", external_data=False,
                   input_names=["input"], output_names=["output"])
 
@@ -167,6 +172,8 @@ def keras(name, _exporter, path):
     for layer in model.layers:
         if isinstance(layer, tf.keras.layers.BatchNormalization):
             layer.set_weights([generator.uniform(0.5, 1.5, values.shape) for values in layer.get_weights()])
+            layer.momentum = 0.0
+    model(some(name).transpose(0, 2, 3, 1), training=True)
     spec = [tf.TensorSpec((1, side(name), side(name), 3), tf.float32, name="input")]
     call = tf.function(lambda x: model(x, training=False), input_signature=spec)
     tf2onnx.convert.from_function(call, spec, opset=18, inputs_as_nchw=["input"], output_path=str(path))
@@ -177,6 +184,11 @@ def paddle(name, _exporter, path):
 
     p.seed(0)
     model = getattr(p.vision.models, name.split("/")[1])(pretrained=False)
+    for layer in model.sublayers():
+        if isinstance(layer, p.nn.BatchNorm2D):
+            layer._momentum = 0.0
+    model.train()
+    model(p.to_tensor(some(name)))
     model.eval()
     spec = [p.static.InputSpec([1, 3, side(name), side(name)], "float32", "input")]
     p.onnx.export(model, str(Path(path).with_suffix("")), input_spec=spec, opset_version=13)

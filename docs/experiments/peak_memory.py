@@ -2,7 +2,7 @@
 
 `python peak_memory.py SECATEUR MODEL DATA SIDE BATCH [PREPROCESS]`: one table row a stage, with the peak of
 the resident memory of its process and that over the size of the model's file. `DATA` has labelled images,
-of which `--limit` takes 512 for training and statistics. Linux only.
+of which 128 are used for training and 64 for statistics. Linux only.
 """
 
 import os
@@ -34,14 +34,14 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         ready, factored, pruned, folded = (Path(folder) / f"{name}.onnx" for name in ("ready", "factored", "pruned", "folded"))
         image = ["--size", f"{side}x{side}"]
-        images = ["--data", data, "--preprocess", preprocess, *image, "--limit", 512, "--batch-size", batch]
-        quick = ["--recovery-epochs", 0, "--finetune-epochs", 0, "--statistics-images", 256, "--refit-images", 256]
+        images = ["--data", data, "--preprocess", preprocess, *image, "--limit", 128, "--batch-size", batch]
+        quick = ["--recovery-epochs", 0, "--finetune-epochs", 0, "--statistics-images", 64, "--refit-images", 64]
         stages = [
             ("inspect", ["inspect", model, *image]),
             ("transfer, features and head", ["transfer", model, "-o", ready, *images, "--head", "new", "--epochs", 0]),
             ("transfer, one pass for all weights", ["transfer", model, "-o", Path(folder) / "all.onnx", *images, "--head", "new", "--transfer", "all", "--epochs", 1]),
             ("decompose", ["decompose", ready, "-o", factored]),
-            ("prune: statistics and one cut", ["prune", factored, "-o", pruned, *images, "--target", "params=70%", "--statistics-images", 256]),
+            ("prune: statistics and one cut", ["prune", factored, "-o", pruned, *images, "--target", "params=70%", "--statistics-images", 64]),
             ("fold", ["fold", pruned, "-o", folded]),
             ("verify", ["verify", ready, folded, *images]),
             ("evaluate", ["evaluate", folded, *images]),

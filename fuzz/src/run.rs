@@ -44,15 +44,18 @@ impl Place {
         self.folder.path()
     }
 
-    /// A copy in which one file may be changed.
+    /// A copy in which `changed` may be changed. A training's state is read where its stage is not whole.
     ///
     /// # Errors
     /// Where a file cannot be copied.
-    pub fn copy(&self) -> io::Result<TempDir> {
+    pub fn copy(&self, changed: &str) -> io::Result<TempDir> {
+        let stage = changed.strip_suffix(".safetensors");
         let copy = tempfile::tempdir()?;
         std::fs::create_dir_all(copy.path().join("run/checkpoints"))?;
         for file in &self.files {
-            // A training that is whole has no state; the file is read where it is there alone.
+            if stage.is_some_and(|stage| *file == format!("{stage}.json")) {
+                continue;
+            }
             std::fs::copy(self.folder.path().join(file), copy.path().join(file))?;
         }
         Ok(copy)

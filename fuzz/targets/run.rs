@@ -14,8 +14,8 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let place = PLACE.get_or_init(|| Place::new().expect("a run to start from"));
-    let copy = place.copy().expect("a copied folder");
     let name = &place.files[usize::from(file) % place.files.len()];
+    let copy = place.copy(name).expect("a copied folder");
     std::fs::write(copy.path().join(name), content).expect("a written file");
     // It goes on, or says what is wrong; it does not panic.
     drop(go_on(copy.path()));

@@ -7,6 +7,7 @@ use secateur::decompose::DecomposeError;
 use secateur::files::WriteError;
 use secateur::graph::GraphError;
 use secateur::pipeline::PipelineError;
+use secateur::progress::Stopped;
 use std::path::Path;
 
 /// Prints `error: ...` and `hint: ...` to stderr.
@@ -14,7 +15,13 @@ pub fn print(error: &Error) {
     // Some parsers draw over several lines; an error is one.
     let text = format!("{error:#}");
     let text: Vec<&str> = text.split_whitespace().collect();
-    line(&format!("error: {}", text.join(" ")));
+    let (text, stopped) = (text.join(" "), Stopped.to_string());
+    // An end that the user asked for is no fault of the file at hand.
+    let is_stopped = text.ends_with(&stopped);
+    line(&format!(
+        "error: {}",
+        if is_stopped { &stopped } else { &text }
+    ));
     if let Some(hint) = hint(error) {
         line(&format!("hint: {hint}"));
     }

@@ -5,7 +5,6 @@ use crate::output::printable;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use secateur::progress::Progress;
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,6 @@ pub struct Terminal {
     quiet: bool,
     is_terminal: bool,
     work: Mutex<Option<Work>>,
-    has_said_stop: AtomicBool,
 }
 
 /// The piece of work at hand.
@@ -39,7 +37,6 @@ impl Terminal {
             quiet,
             is_terminal: std::io::stderr().is_terminal(),
             work: Mutex::new(None),
-            has_said_stop: AtomicBool::new(false),
         }
     }
 
@@ -87,11 +84,7 @@ impl Progress for Terminal {
     }
 
     fn is_stopped(&self) -> bool {
-        let is_wanted = interrupt::is_wanted();
-        if is_wanted && !self.has_said_stop.swap(true, Ordering::Relaxed) {
-            self.note("stopping after this step; Ctrl-C once more ends at once");
-        }
-        is_wanted
+        interrupt::is_wanted()
     }
 
     fn note(&self, message: &str) {

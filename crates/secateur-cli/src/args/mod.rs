@@ -30,7 +30,7 @@ use std::path::PathBuf;
     propagate_version = true,
     subcommand_required = true,
     arg_required_else_help = true,
-    after_help = "Exit status: 0 done, 1 ran but a goal was missed, 2 error.\n\
+    after_help = "Exit status: 0 done, 1 ran but a goal was missed, 2 error, 130 stopped by Ctrl-C.\n\
                   stdout is the result, stderr is progress and messages.\n\n\
                   Examples:\n  \
                   secateur demo\n  \

@@ -39,7 +39,7 @@ pub use preprocess::{
     classes_from_metadata, classes_to_metadata,
 };
 
-use crate::progress::{Progress, Silent};
+use crate::progress::{Progress, Silent, Stopped};
 use crate::tensor::Floats;
 use packed::Packed;
 use split::{Sample, Splits};
@@ -400,11 +400,12 @@ impl Dataset {
         let decoded: Vec<_> = used
             .par_iter()
             .map(|sample| {
+                progress.go_on()?;
                 let size = store.check(sample.item);
                 progress.advance(1);
-                size
+                Ok(size)
             })
-            .collect();
+            .collect::<Result<_, Stopped>>()?;
         progress.end();
 
         let mut sizes = Vec::with_capacity(decoded.len());

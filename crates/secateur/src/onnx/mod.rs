@@ -7,7 +7,8 @@
 //! # What a round trip keeps
 //! An unedited model is written as an equal protobuf message, except that
 //! - data of external files moves into the file itself, as `raw_data`;
-//! - 16-bit floats become 32-bit ones: weights, casts, and intermediate values declared as such;
+//! - 16-bit floats become 32-bit ones: weights, casts, and intermediate values declared as such; a weight that
+//!   only one cast reads takes that cast's name, and the cast goes;
 //! - a boolean that is stored as a number other than 0 and 1 becomes 1;
 //! - protobuf fields that ONNX's definition does not know are dropped, and fields are written in
 //!   the order of their numbers.

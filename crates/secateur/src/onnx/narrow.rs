@@ -5,6 +5,7 @@
 use super::proto::tensor_proto::DataType;
 use super::proto::type_proto::Value as TypeValue;
 use super::proto::{GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use super::tensor::{self, Store};
 use half::{bf16, f16};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,8 +65,36 @@ pub(super) fn widen(graph: &mut GraphProto) {
             attribute.i = Some(DataType::Float as i64);
         }
     }
+    for node in &mut graph.node {
+        if node.op_type() == "ConstantOfShape" {
+            let values = node.attribute.iter_mut().filter_map(|a| a.t.as_mut());
+            values.for_each(fill_wide);
+        }
+    }
     graph.value_info.iter_mut().for_each(declare_wide);
+    // Weights may be declared among the inputs; images of 16 bits stay what they are, and are refused.
+    let narrow: BTreeSet<String> = narrow_weights(graph).map(str::to_owned).collect();
+    let inputs = graph.input.iter_mut();
+    let weights = inputs.filter(|input| narrow.contains(input.name()));
+    weights.for_each(declare_wide);
     store_wide(graph);
+}
+
+fn narrow_weights(graph: &GraphProto) -> impl Iterator<Item = &str> {
+    let is_narrow = |tensor: &&TensorProto| Narrow::of(tensor.data_type()).is_some();
+    let narrow = graph.initializer.iter().filter(is_narrow);
+    narrow.map(|tensor| tensor.name())
+}
+
+/// Makes the value of an attribute a 32-bit one; what cannot be read stays, and is refused when it is.
+fn fill_wide(value: &mut TensorProto) {
+    let mut data = value.clone();
+    if Narrow::of(value.data_type()).is_some()
+        && let Ok((tensor, encoding)) = Store::new(None).take(&mut data)
+    {
+        tensor::put(&mut data, &tensor, encoding);
+        *value = data;
+    }
 }
 
 fn is_cast(node: &NodeProto) -> bool {
@@ -83,15 +112,17 @@ fn store_wide(graph: &mut GraphProto) {
     {
         *readers.entry(name).or_default() += 1;
     }
-    let is_narrow = |tensor: &&TensorProto| Narrow::of(tensor.data_type()).is_some();
-    let narrow = graph
-        .initializer
-        .iter()
-        .filter(is_narrow)
-        .map(|tensor| tensor.name());
-    let alone: BTreeSet<&str> = narrow
-        .filter(|name| readers.get(name) == Some(&1))
-        .collect();
+    // A name that stands for something else already is refused as it stands.
+    let mut taken: BTreeSet<&str> = graph.input.iter().map(|input| input.name()).collect();
+    let mut twice: BTreeSet<&str> = BTreeSet::from([""]);
+    for tensor in &graph.initializer {
+        if !taken.insert(tensor.name()) {
+            twice.insert(tensor.name());
+        }
+    }
+    taken.insert("");
+    let is_alone = |name: &&str| readers.get(name) == Some(&1) && !twice.contains(name);
+    let alone: BTreeSet<&str> = narrow_weights(graph).filter(is_alone).collect();
     let to_floats = |node: &NodeProto| {
         let mut to = node
             .attribute
@@ -105,6 +136,7 @@ fn store_wide(graph: &mut GraphProto) {
             && is_cast(node)
             && to_floats(node)
             && alone.contains(input.as_str())
+            && !taken.contains(output.as_str())
         {
             names.insert(input.clone(), output.clone());
         }
@@ -129,7 +161,9 @@ fn declare_wide(value: &mut ValueInfoProto) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
+    use super::super::proto::{AttributeProto, TypeProto, type_proto};
     use super::*;
 
     /// Values from the definitions of the formats: the largest, the least above 0, and a third.
@@ -141,5 +175,128 @@ mod tests {
         assert_eq!(brain, [3.389_531_4e38, 2.0_f32.powi(-133), 0.333_984_38]);
         assert_eq!(Narrow::Half.wide_raw(&[0xff, 0x7b, 0]), [65_504.0]);
         assert!(Narrow::Half.wide_typed(&[-1]).is_err());
+    }
+
+    fn weight(name: &str) -> TensorProto {
+        TensorProto {
+            name: Some(name.to_owned()),
+            data_type: Some(DataType::Float16 as i32),
+            dims: vec![1],
+            raw_data: Some(vec![0, 0x3c].into()),
+            ..TensorProto::default()
+        }
+    }
+
+    fn attribute(name: &str) -> AttributeProto {
+        AttributeProto {
+            name: Some(name.to_owned()),
+            ..AttributeProto::default()
+        }
+    }
+
+    fn cast(from: &str, to: &str) -> NodeProto {
+        NodeProto {
+            op_type: Some("Cast".to_owned()),
+            input: vec![from.to_owned()],
+            output: vec![to.to_owned()],
+            attribute: vec![AttributeProto {
+                i: Some(DataType::Float as i64),
+                ..attribute("to")
+            }],
+            ..NodeProto::default()
+        }
+    }
+
+    fn declared(name: &str) -> ValueInfoProto {
+        let tensor = type_proto::Tensor {
+            elem_type: Some(DataType::Float16 as i32),
+            shape: None,
+        };
+        ValueInfoProto {
+            name: Some(name.to_owned()),
+            r#type: Some(TypeProto {
+                value: Some(TypeValue::TensorType(tensor)),
+                ..TypeProto::default()
+            }),
+            ..ValueInfoProto::default()
+        }
+    }
+
+    fn type_of(value: &ValueInfoProto) -> i32 {
+        match &value.r#type.as_ref().unwrap().value {
+            Some(TypeValue::TensorType(tensor)) => tensor.elem_type(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn weights_among_the_inputs_are_declared_wide_and_images_are_not() {
+        let mut graph = GraphProto {
+            initializer: vec![weight("w")],
+            input: vec![declared("image"), declared("w")],
+            value_info: vec![declared("inside")],
+            ..GraphProto::default()
+        };
+        widen(&mut graph);
+        let types: Vec<i32> = graph
+            .input
+            .iter()
+            .chain(&graph.value_info)
+            .map(type_of)
+            .collect();
+        assert_eq!(types, [10, 1, 1]);
+    }
+
+    #[test]
+    fn what_fills_a_shape_is_wide() {
+        let mut graph = GraphProto {
+            node: vec![NodeProto {
+                op_type: Some("ConstantOfShape".to_owned()),
+                attribute: vec![AttributeProto {
+                    t: Some(weight("")),
+                    ..attribute("value")
+                }],
+                ..NodeProto::default()
+            }],
+            ..GraphProto::default()
+        };
+        widen(&mut graph);
+        let value = graph.node[0].attribute[0].t.as_ref().unwrap();
+        assert_eq!(value.data_type(), DataType::Float as i32);
+        assert_eq!(value.raw_data(), 1.0_f32.to_le_bytes());
+    }
+
+    /// The casts and the names of weights that are left of some of both.
+    fn left(weights: &[&str], inputs: &[&str], casts: &[(&str, &str)]) -> (usize, Vec<String>) {
+        let mut graph = GraphProto {
+            node: casts.iter().map(|(from, to)| cast(from, to)).collect(),
+            initializer: weights.iter().map(|name| weight(name)).collect(),
+            input: inputs.iter().map(|name| declared(name)).collect(),
+            ..GraphProto::default()
+        };
+        widen(&mut graph);
+        let names = graph
+            .initializer
+            .iter()
+            .map(|tensor| tensor.name().to_owned());
+        (graph.node.len(), names.collect())
+    }
+
+    #[test]
+    fn a_cast_goes_only_where_its_name_is_free_and_its_weight_its_own() {
+        let named = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(left(&["w"], &["x"], &[("w", "v")]), (0, named(&["v"])));
+        let twice = [("w", "v"), ("w", "u")];
+        assert_eq!(left(&["w"], &["x"], &twice), (2, named(&["w"])));
+        assert_eq!(left(&["w"], &["x"], &[("w", "x")]), (1, named(&["w"])));
+        assert_eq!(
+            left(&["w", "v"], &["x"], &[("w", "v")]),
+            (1, named(&["w", "v"]))
+        );
+        assert_eq!(
+            left(&["w", "w"], &["x"], &[("w", "v")]),
+            (1, named(&["w", "w"]))
+        );
+        assert_eq!(left(&["w"], &["x", "w"], &[("w", "v")]), (1, named(&["w"])));
     }
 }

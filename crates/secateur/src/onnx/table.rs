@@ -429,7 +429,7 @@ const ENTRIES: &[Entry] = &[
         6,
         ONE_INPUT,
         &[from("round_mode", 24), from("saturate", 19), attr("to")],
-        "to float, double, int32, int64 and bool",
+        "to float, double, int32, int64 and bool; to 16-bit floats as to float",
     ),
     plain("Shape", 1, ONE_INPUT, &[from("end", 15), from("start", 15)]),
     plain("Gather", 1, TWO_INPUTS, &[attr("axis")]),

@@ -60,7 +60,6 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let mut clock = Clock::default();
     check(settings)?;
     check_writable(job.output)?;
-    remove_leftovers(job.output);
     let runtime = verify::open(settings.verify.runtime, job.runtime_options)?;
     let model = onnx::read(job.model)?;
     let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
@@ -84,6 +83,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         reject_infeasible(&model.graph, &prepared, settings)?;
     }
     let run = Run::open(job.run, &key, job.resume)?;
+    remove_leftovers(job.output);
     run.write_json("splits.json", &prepared.members())?;
 
     let (transferred, task, val) =

@@ -32,8 +32,8 @@ pub struct FitState {
 }
 
 impl FitState {
-    /// Whether it is the state of a training of these initializers of `graph`.
-    pub(super) fn is_of(&self, graph: &Graph, trainable: &[String]) -> bool {
+    /// Whether it is the state of a training of these initializers of `graph` in so many steps.
+    pub(super) fn is_of(&self, graph: &Graph, trainable: &[String], steps: u64) -> bool {
         let has_shape = |(name, values): (&String, &Floats)| {
             let stored = graph.float(name);
             stored.is_some_and(|stored| stored.shape() == values.shape())
@@ -45,6 +45,8 @@ impl FitState {
         };
         let is_trained = |name: &String| trainable.contains(name);
         self.best_check < self.checks.len()
+            && self.step <= steps
+            && self.loss_count <= self.step
             && self.values.len() == trainable.len()
             && self.values.keys().all(is_trained)
             && self.values.iter().chain(&self.best).all(has_shape)

@@ -114,7 +114,7 @@ pub fn fit(
 ) -> Result<(Graph, FitSummary), TrainError> {
     let mut optimizer = Optimizer::new(config.rule, config.weight_decay);
     let mut state = match store.load()? {
-        Some(state) if !state.is_of(graph, trainable) => {
+        Some(state) if !state.is_of(graph, trainable, config.steps) => {
             return Err(TrainError::ForeignCheckpoint);
         }
         Some(mut state) => {

@@ -70,6 +70,9 @@ pub fn ending(graph: &Graph, height: usize, width: usize) -> Result<Ending, Tran
             | Op::Flatten { .. }
             | Op::Reshape { .. }
             | Op::Squeeze { .. }
+            | Op::Cast {
+                to: ElementType::F32,
+            }
             | Op::GlobalAveragePool
             | Op::AveragePool(_)
             | Op::Reduce {

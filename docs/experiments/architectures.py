@@ -32,6 +32,7 @@ from PIL import Image
 
 TARGET = 0.8
 TOLERANCE = 1e-3
+LEAST = 1e-3
 CUT = {"older": "channels"}
 
 
@@ -123,6 +124,8 @@ def cut(secateur, path, folder, x, removed):
 def row(secateur, name, writer, path, folder):
     file = onnx.load(path, load_external_data=False)
     x = np.random.default_rng(1).standard_normal(shape_of(path)).astype(np.float32)
+    if max(np.abs(output).max() for output in run(path, x)) < LEAST:
+        raise ValueError(f"not judged, its outputs for random images are below {LEAST}, where rounding is all there is")
     start = time.perf_counter()
     exact = full_rank(secateur, path, folder, x)
     removed = CUT.get(writer, "basis")

@@ -39,7 +39,8 @@ FAMILIES = (
 def exporter(name):
     """The exporter that writes a network: PyTorch's two take turns."""
     source = name.split("/")[0]
-    place = [other for other in FAMILIES if other.split("/")[0] == source].index(name)
+    family = [other for other in FAMILIES if other.split("/")[0] == source]
+    place = family.index(name) if name in family else 0
     return {"keras": "keras", "paddle": "paddle"}.get(source, ["dynamo", "older"][place % 2])
 
 

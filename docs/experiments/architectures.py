@@ -74,20 +74,20 @@ def run(path, x):
     return session.run(None, {session.get_inputs()[0].name: x})
 
 
-def spread(path, x):
+def spread(path, outputs, shape):
     """By how much each output differs between two images: what an error is measured by."""
-    other = np.random.default_rng(2).standard_normal(x.shape).astype(np.float32)
-    return [max(float(np.abs(a - b).max()), 1e-30) for a, b in zip(run(path, x), run(path, other), strict=True)]
+    other = np.random.default_rng(2).standard_normal(shape).astype(np.float32)
+    return [max(float(np.abs(a - b).max()), 1e-30) for a, b in zip(outputs, run(path, other), strict=True)]
 
 
-def full_rank(secateur, path, folder, x):
+def full_rank(secateur, path, folder, x, outputs):
     """The largest difference over the spread of its output, or why there is none."""
     factored = folder / "factored.onnx"
     ran = command(secateur, "decompose", path, "-o", factored, "--quiet")
     if ran.returncode:
         return reason(ran)
-    outputs = zip(run(path, x), run(factored, x), spread(path, x), strict=True)
-    worst = max(float(np.abs(before - after).max()) / by for before, after, by in outputs)
+    compared = zip(outputs, run(factored, x), spread(path, outputs, x.shape), strict=True)
+    worst = max(float(np.abs(before - after).max()) / by for before, after, by in compared)
     return f"{'' if worst < TOLERANCE else 'WRONG '}{worst:.1e}"
 
 
@@ -110,11 +110,12 @@ def cut(secateur, path, folder, x, removed):
     foretold = [r["size"]["params"] for r in report["rounds"] if r["accepted"]][-1]
     if foretold != after:
         wrong.append(f"WRONG foretold {foretold}")
-    if not all(np.isfinite(output).all() for output in run(small, x)):
+    outputs = run(small, x)
+    if not all(np.isfinite(output).all() for output in outputs):
         wrong.append("WRONG not finite")
     if ran.returncode == 1:
         wrong.append("target missed")
-    near = report["verify"]["max_abs_diff"] / min(spread(small, x))
+    near = report["verify"]["max_abs_diff"] / min(spread(small, outputs, x.shape))
     if near >= TOLERANCE:
         wrong.append("WRONG")
     near = " ".join([f"{near:.1e}", *wrong])
@@ -124,10 +125,11 @@ def cut(secateur, path, folder, x, removed):
 def row(secateur, name, writer, path, folder):
     file = onnx.load(path, load_external_data=False)
     x = np.random.default_rng(1).standard_normal(shape_of(path)).astype(np.float32)
-    if max(np.abs(output).max() for output in run(path, x)) < LEAST:
+    outputs = run(path, x)
+    if max(np.abs(output).max() for output in outputs) < LEAST:
         raise ValueError(f"not judged, its outputs for random images are below {LEAST}, where rounding is all there is")
     start = time.perf_counter()
-    exact = full_rank(secateur, path, folder, x)
+    exact = full_rank(secateur, path, folder, x, outputs)
     removed = CUT.get(writer, "basis")
     before, after, near, error = cut(secateur, path, folder, x, removed)
     seconds = time.perf_counter() - start

@@ -94,6 +94,17 @@ impl Place {
     }
 }
 
+impl Ran {
+    /// The one error that it said.
+    #[track_caller]
+    pub fn error(&self) -> &str {
+        let lines = self.stderr.lines();
+        let errors: Vec<&str> = lines.filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "{}", self.stderr);
+        errors[0]
+    }
+}
+
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         Self {

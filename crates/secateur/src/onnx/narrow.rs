@@ -103,6 +103,9 @@ fn is_cast(node: &NodeProto) -> bool {
 
 /// Gives narrow weights the names of their casts, which go.
 fn store_wide(graph: &mut GraphProto) {
+    if narrow_weights(graph).next().is_none() {
+        return;
+    }
     let mut readers: BTreeMap<&str, usize> = BTreeMap::new();
     let read = graph.node.iter().flat_map(|node| &node.input);
     let declared = graph.input.iter().chain(&graph.output);

@@ -55,11 +55,7 @@ impl<'a> Store<'a> {
 
     /// Takes the data out of `proto`, which keeps everything else.
     pub fn take(&mut self, proto: &mut TensorProto) -> Result<(Tensor, Encoding), String> {
-        let narrow = Narrow::of(proto.data_type());
-        let element_type = match narrow {
-            Some(_) => ElementType::F32,
-            None => element_type(proto.data_type())?,
-        };
+        let stored = Stored::of(proto.data_type())?;
         let shape = shape(&proto.dims)?;
         let count = count(&shape)?;
         if proto.segment.is_some() {
@@ -68,16 +64,13 @@ impl<'a> Store<'a> {
             );
         }
         if proto.data_location() == DataLocation::External {
-            let size = narrow.map_or(size_of(element_type), |_| NARROW_SIZE);
-            let bytes = count.checked_mul(size).ok_or("its shape is too large")?;
+            let bytes = count
+                .checked_mul(stored.size())
+                .ok_or("its shape is too large")?;
             let raw = self.read_external(proto, bytes)?;
             proto.external_data.clear();
             proto.data_location = None;
-            let tensor = match narrow {
-                Some(narrow) => narrow_from_raw(narrow, &shape, count, &raw)?,
-                None => from_raw(element_type, &shape, count, &raw)?,
-            };
-            return Ok((tensor, Encoding::Raw));
+            return Ok((from_raw(stored, &shape, count, &raw)?, Encoding::Raw));
         }
         let typed = proto.float_data.len()
             + proto.double_data.len()
@@ -85,24 +78,11 @@ impl<'a> Store<'a> {
             + proto.int64_data.len()
             + proto.uint64_data.len()
             + proto.string_data.len();
-        match (proto.raw_data.take(), narrow) {
-            (Some(raw), Some(narrow)) if typed == 0 => {
-                Ok((narrow_from_raw(narrow, &shape, count, &raw)?, Encoding::Raw))
-            }
-            (None, Some(narrow)) if typed == proto.int32_data.len() && typed == count => {
-                let values = narrow.wide_typed(&proto.int32_data)?;
-                proto.int32_data.clear();
-                Ok((Tensor::F32(array(&shape, values)?), Encoding::Raw))
-            }
-            (_, Some(_)) => Err(format!(
-                "its shape {shape:?} needs {count} elements, which its data is not"
-            )),
-            (Some(raw), None) if typed == 0 => {
-                Ok((from_raw(element_type, &shape, count, &raw)?, Encoding::Raw))
-            }
-            (Some(raw), None) if !raw.is_empty() => Err("holds its data twice".into()),
+        match proto.raw_data.take() {
+            Some(raw) if typed == 0 => Ok((from_raw(stored, &shape, count, &raw)?, Encoding::Raw)),
+            Some(raw) if !raw.is_empty() => Err("holds its data twice".into()),
             _ => Ok((
-                from_typed(element_type, &shape, count, proto, typed)?,
+                from_typed(stored, &shape, count, proto, typed)?,
                 Encoding::Typed,
             )),
         }
@@ -265,16 +245,38 @@ fn array<T: Clone>(shape: &[usize], values: Vec<T>) -> Result<ArcArray<T, IxDyn>
         .map_err(|error| format!("its shape {shape:?}: {error}"))
 }
 
-fn from_raw(
-    element_type: ElementType,
-    shape: &[usize],
-    count: usize,
-    raw: &[u8],
-) -> Result<Tensor, String> {
-    if count.checked_mul(size_of(element_type)) != Some(raw.len()) {
+/// How elements stand in a file.
+#[derive(Clone, Copy)]
+enum Stored {
+    /// As they are.
+    Plain(ElementType),
+    /// As 16-bit floats, which are read as [`ElementType::F32`].
+    Narrow(Narrow),
+}
+
+impl Stored {
+    /// That of an ONNX type code.
+    fn of(code: i32) -> Result<Self, String> {
+        match Narrow::of(code) {
+            Some(narrow) => Ok(Self::Narrow(narrow)),
+            None => element_type(code).map(Self::Plain),
+        }
+    }
+
+    /// Bytes of one element in `raw_data`.
+    fn size(self) -> usize {
+        match self {
+            Self::Plain(element_type) => size_of(element_type),
+            Self::Narrow(_) => 2,
+        }
+    }
+}
+
+fn from_raw(stored: Stored, shape: &[usize], count: usize, raw: &[u8]) -> Result<Tensor, String> {
+    if count.checked_mul(stored.size()) != Some(raw.len()) {
         return Err(format!(
             "its shape {shape:?} needs {count} elements of {} bytes, its data has {} bytes",
-            size_of(element_type),
+            stored.size(),
             raw.len()
         ));
     }
@@ -285,48 +287,33 @@ fn from_raw(
             Tensor::$variant(array(shape, values.collect())?)
         }};
     }
-    Ok(match element_type {
-        ElementType::F32 => numbers!(F32, f32),
-        ElementType::F64 => numbers!(F64, f64),
-        ElementType::I32 => numbers!(I32, i32),
-        ElementType::I64 => numbers!(I64, i64),
-        ElementType::Bool => {
+    Ok(match stored {
+        Stored::Narrow(narrow) => Tensor::F32(array(shape, narrow.wide_raw(raw))?),
+        Stored::Plain(ElementType::F32) => numbers!(F32, f32),
+        Stored::Plain(ElementType::F64) => numbers!(F64, f64),
+        Stored::Plain(ElementType::I32) => numbers!(I32, i32),
+        Stored::Plain(ElementType::I64) => numbers!(I64, i64),
+        Stored::Plain(ElementType::Bool) => {
             Tensor::Bool(array(shape, raw.iter().map(|&byte| byte != 0).collect())?)
         }
     })
 }
 
-/// Bytes of a 16-bit float.
-const NARROW_SIZE: usize = 2;
-
-fn narrow_from_raw(
-    narrow: Narrow,
-    shape: &[usize],
-    count: usize,
-    raw: &[u8],
-) -> Result<Tensor, String> {
-    if count.checked_mul(NARROW_SIZE) != Some(raw.len()) {
-        return Err(format!(
-            "its shape {shape:?} needs {count} elements of {NARROW_SIZE} bytes, its data has {} bytes",
-            raw.len()
-        ));
-    }
-    Ok(Tensor::F32(array(shape, narrow.wide_raw(raw))?))
-}
-
 /// `typed` is the number of elements in all typed fields together.
 fn from_typed(
-    element_type: ElementType,
+    stored: Stored,
     shape: &[usize],
     count: usize,
     proto: &mut TensorProto,
     typed: usize,
 ) -> Result<Tensor, String> {
-    let found = match element_type {
-        ElementType::F32 => proto.float_data.len(),
-        ElementType::F64 => proto.double_data.len(),
-        ElementType::I32 | ElementType::Bool => proto.int32_data.len(),
-        ElementType::I64 => proto.int64_data.len(),
+    let found = match stored {
+        Stored::Plain(ElementType::F32) => proto.float_data.len(),
+        Stored::Plain(ElementType::F64) => proto.double_data.len(),
+        Stored::Plain(ElementType::I32 | ElementType::Bool) | Stored::Narrow(_) => {
+            proto.int32_data.len()
+        }
+        Stored::Plain(ElementType::I64) => proto.int64_data.len(),
     };
     if found != typed {
         return Err("holds data in a field of another type".into());
@@ -337,12 +324,16 @@ fn from_typed(
         ));
     }
     use std::mem::take;
-    Ok(match element_type {
-        ElementType::F32 => Tensor::F32(array(shape, take(&mut proto.float_data))?),
-        ElementType::F64 => Tensor::F64(array(shape, take(&mut proto.double_data))?),
-        ElementType::I32 => Tensor::I32(array(shape, take(&mut proto.int32_data))?),
-        ElementType::I64 => Tensor::I64(array(shape, take(&mut proto.int64_data))?),
-        ElementType::Bool => {
+    Ok(match stored {
+        Stored::Narrow(narrow) => Tensor::F32(array(
+            shape,
+            narrow.wide_typed(&take(&mut proto.int32_data))?,
+        )?),
+        Stored::Plain(ElementType::F32) => Tensor::F32(array(shape, take(&mut proto.float_data))?),
+        Stored::Plain(ElementType::F64) => Tensor::F64(array(shape, take(&mut proto.double_data))?),
+        Stored::Plain(ElementType::I32) => Tensor::I32(array(shape, take(&mut proto.int32_data))?),
+        Stored::Plain(ElementType::I64) => Tensor::I64(array(shape, take(&mut proto.int64_data))?),
+        Stored::Plain(ElementType::Bool) => {
             let values = take(&mut proto.int32_data);
             Tensor::Bool(array(shape, values.into_iter().map(|v| v != 0).collect())?)
         }

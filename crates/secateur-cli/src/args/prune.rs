@@ -4,12 +4,13 @@ use super::{choice, settings, stated};
 use clap::{Args, ValueEnum};
 use secateur::decompose::Basis;
 use secateur::importance::Score;
-use secateur::pipeline::{Removal, Settings, Target};
+use secateur::pipeline::{Removal, Settings, Sides, Target};
 use secateur::prune::Per;
 use secateur::train::Curvature;
 
 const UNITS: &[&str] = &["parameter", "mac", "time", "direction"];
 const REMOVALS: &[&str] = &["basis", "channels", "double"];
+const SIDES: &[&str] = &["outputs", "both"];
 const BASES: &[&str] = &["svd", "white", "fisher"];
 const SCORES: &[&str] = &["taylor", "fisher", "energy", "magnitude", "lamp"];
 const CURVATURES: &[&str] = &["labels", "model", "output"];
@@ -168,6 +169,18 @@ pub struct RoundArgs {
         )
     )]
     pub remove: Option<Removal>,
+    #[arg(
+        long,
+        value_name = "WHICH",
+        value_parser = choice::of::<Sides>(SIDES),
+        help = stated(
+            "Of which spaces directions are removed: of what layers make (`outputs`), or in each round of that or of \
+             what convolutions larger than 1x1 read, whichever loses less (`both`); outputs alone with `svd`, with \
+             other scores than `fisher`, and where time counts",
+            choice::name(&settings::defaults().prune.sides),
+        )
+    )]
+    pub sides: Option<Sides>,
     /// Double pruning, short for `--remove double`
     #[arg(long, conflicts_with = "remove")]
     pub double: bool,
@@ -245,6 +258,7 @@ impl RoundArgs {
         let prune = &mut settings.prune;
         prune.step = self.step.or(prune.step);
         prune.removes = self.remove.unwrap_or(prune.removes);
+        prune.sides = self.sides.unwrap_or(prune.sides);
         if self.double {
             prune.removes = Removal::Double;
         }

@@ -148,12 +148,12 @@ pub fn directions(
 
 /// `W = (W analysis) synthesis`: basis activations are `analysis^T (y - b)`, for an output `y` with
 /// bias `b`, and `synthesis` `[r, co]` makes the output of them.
-struct Pair {
-    analysis: Array2<f64>,
-    synthesis: Array2<f64>,
+pub(super) struct Pair {
+    pub analysis: Array2<f64>,
+    pub synthesis: Array2<f64>,
 }
 
-fn principal(
+pub(super) fn principal(
     covariance: ArrayView2<'_, f64>,
     gradient: Option<ArrayView2<'_, f64>>,
     rank: usize,

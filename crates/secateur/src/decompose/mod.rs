@@ -16,10 +16,12 @@
 mod basis;
 mod evd;
 mod rewrite;
+mod subspace;
 mod svd;
 
 pub use crate::graph::{FactoredKind, FactoredLayer, factored_layers};
 pub use basis::{Basis, Directions, OutputMoments, directions};
+pub use subspace::{Subspace, subspace};
 pub use svd::{Factors, cap_ranks, factorize};
 
 use crate::graph::{Graph, LayerShape, Node, Op, Uses, optional};

@@ -2,13 +2,14 @@
 //!
 //! The last stage before export. Scaling factors go into the projection, output scales and batch
 //! normalisation into the layer before them; a factored layer that is not smaller than its dense
-//! kernel is recomposed (the size rule of method, section 2). All of it is exact: computed in `f64`,
+//! kernel is recomposed (the size rule of method, section 2), and so is an input factor. All of it is exact: computed in `f64`,
 //! rounded once per step to `f32`.
 //!
 //! A recomposed layer is one node with the layer's own name and the initializer `<layer>.weight`. A
 //! layer that stays factored keeps the nodes `<layer>.basis` and `<layer>.projection`.
 
 mod affine;
+mod input;
 mod recompose;
 
 pub use recompose::recompose;
@@ -109,6 +110,11 @@ pub fn fold(graph: &Graph, config: &FoldConfig) -> Result<(Graph, FoldSummary), 
         }
         summary.layers.push(folded(&layer, form));
     }
+    input::join_inputs(&mut result, |factor| match config.size_rule {
+        SizeRule::Smaller => factor.rank > factor.shape.break_even_rank(),
+        SizeRule::Factored => false,
+        SizeRule::Dense => true,
+    });
     summary.output_scales = affine::fold_output_scales(&mut result);
     summary.batch_norms = match config.batch_norm {
         BatchNorm::Fold => affine::fold_batch_norms(&mut result),

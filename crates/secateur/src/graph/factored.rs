@@ -6,16 +6,18 @@
 //! and read again is pruned like one that was just decomposed.
 
 use super::{
-    Arithmetic, AutoPad, ConvAttrs, Graph, Inferred, LayerShape, Node, Op, Size, SpatialPads,
+    Arithmetic, AutoPad, ConvAttrs, Graph, INPUT_FACTOR, Inferred, LayerShape, Node, Op, Size,
+    SpatialPads,
 };
 use crate::tensor::Tensor;
 use ndarray::{Array2, Array3, Axis, IxDyn};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The layer that a node of a folded graph belongs to: the nodes of two factors are named after it.
+/// The layer that a node of a folded graph belongs to: the nodes of its factors are named after it.
 pub(crate) fn layer_of(node: &str) -> &str {
-    node.strip_suffix(".basis")
-        .or_else(|| node.strip_suffix(".projection"))
+    [".basis", ".projection", INPUT_FACTOR]
+        .into_iter()
+        .find_map(|part| node.strip_suffix(part))
         .unwrap_or(node)
 }
 

@@ -8,6 +8,7 @@ mod arity;
 mod edit;
 mod factored;
 mod infer;
+mod input_factor;
 mod layer_shape;
 mod op;
 mod query;
@@ -25,6 +26,7 @@ pub(crate) use factored::{OUTPUT_SCALE, Uses, layer_of, optional};
 pub use infer::{
     AxisSlice, InferError, Inferred, MAX_CONSTANT, Operands, broadcast, infer, infer_images,
 };
+pub(crate) use input_factor::{INPUT_FACTOR, InputFactor, input_factor};
 pub use layer_shape::{LayerShape, Size};
 pub use op::{
     Arithmetic, AutoPad, ConvAttrs, DepthOrder, Op, PadMode, PoolAttrs, Reduction, SliceBounds,

@@ -2,13 +2,14 @@
 //! section 4): statistics of the network as it is now, so a later cut sees what earlier ones did.
 
 use super::PipelineError;
+use super::inputs::wanted as wanted_inputs;
 use super::score::Scoring;
 use super::settings::Removal;
 use super::stages::{light_with, source};
 use crate::decompose::{Basis, DecomposeError, Directions, OutputMoments, directions};
 use crate::graph::{FactoredKind, FactoredLayer, Graph, Op, Uses, factored_layers};
 use crate::importance::{Score, Scores, score};
-use crate::prune::{PruningPlan, compensate};
+use crate::prune::{PruningPlan, compensate, input_spaces, observed};
 use crate::train::{ChannelAxis, MomentsConfig, Wanted, output_moments};
 use ndarray::Array1;
 use rayon::prelude::*;
@@ -47,6 +48,12 @@ impl Scoring<'_> {
         if settings.removes != Removal::Basis {
             all.extend(self.channel_reads(graph)?);
         }
+        let mut watched = graph.clone();
+        if settings.cuts_inputs() {
+            let spaces = input_spaces(graph);
+            all.extend(wanted_inputs(&spaces));
+            watched = observed(graph, &spaces);
+        }
         let all: Vec<Wanted> = all.into_iter().collect();
         let values: Vec<String> = all.iter().map(|wanted| wanted.value.clone()).collect();
         let config = MomentsConfig {
@@ -56,7 +63,7 @@ impl Scoring<'_> {
         };
         Ok(output_moments(
             self.engine,
-            &light_with(graph, &values)?,
+            &light_with(&watched, &values)?,
             &self.task.outputs(),
             &all,
             &source(self.prepared, self.settings),

@@ -1,5 +1,5 @@
-//! The networks that the next cut can make: one that loses directions, one that loses channels, and
-//! the better of both.
+//! The networks that the next cut can make: one that loses directions of what layers make, one that loses
+//! directions of what they read, one that loses channels, and the best of them.
 
 use super::PipelineError;
 use super::basis::{Ranked, new_biases};
@@ -30,8 +30,8 @@ pub(super) struct Candidate {
     pub nanos: u64,
 }
 
-/// The cut of `graph` that loses least: of directions, of channels, or of both the one with the lower
-/// loss on validation. `done` holds all cuts of directions so far, `times` those of `graph`, where time
+/// The cut of `graph` that loses least: where the settings allow several kinds, the one with the lowest loss
+/// on validation. `done` holds all cuts of directions so far, `times` those of `graph`, where time
 /// counts. `None` where nothing can go that far.
 pub(super) fn best_cut(
     context: &Context<'_>,
@@ -61,6 +61,19 @@ pub(super) fn best_cut(
             },
             channels: None,
         });
+    }
+    if context.settings.prune.cuts_inputs() {
+        let (goal, targets) = (next.goal, &next.targets[..]);
+        if let Some(cut) = scoring(context).cut_inputs(graph, &ranked.moments, goal, targets)? {
+            candidates.push(Candidate {
+                kind: CutKind::Inputs,
+                share: next.step,
+                nanos: 0,
+                graph: carried(context, graph, &cut.graph, &KeptChannels::new())?,
+                plan: capped(done, graph, &cut.graph).then(&cut.plan)?,
+                channels: None,
+            });
+        }
     }
     if let Removal::Channels | Removal::Double = removes {
         // The refit may give every layer a bias.

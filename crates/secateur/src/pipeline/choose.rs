@@ -6,7 +6,7 @@ use super::times::Times;
 use super::{PipelineError, Prepared, PruneSettings, Target};
 use crate::cost;
 use crate::fold::{FoldConfig, fold};
-use crate::graph::{FactoredLayer, Graph, Size};
+use crate::graph::{FactoredLayer, Graph, Size, factored_layers};
 use crate::importance::{Score, Scores};
 use crate::prune::{Candidate, Goal, Per, PruningPlan, SelectConfig, SelectError, select};
 
@@ -57,14 +57,49 @@ impl<'c> Choice<'c> {
         if settings.score != Score::Taylor || settings.refit_images() > 0 {
             total.params = total.params.saturating_add(new_biases(graph, layers));
         }
+        Ok(Self::new(settings, candidates, total))
+    }
+
+    /// That of the input spaces `candidates`.
+    pub(super) fn of_inputs(
+        graph: &Graph,
+        candidates: Vec<Candidate>,
+        prepared: &Prepared,
+        settings: &'c PruneSettings,
+    ) -> Result<Self, PipelineError> {
+        // Layers and their biases are what they are in a cut of layers.
+        let layers = Self::of(graph, &factored_layers(graph), prepared, settings, None)?;
+        Ok(Self::new(settings, candidates, layers.total))
+    }
+
+    fn new(settings: &'c PruneSettings, candidates: Vec<Candidate>, total: Size) -> Self {
         let sizes = candidates.iter().map(|layer| layer.size_at(layer.rank));
         let rest = sizes.fold(total, Size::minus);
-        Ok(Self {
+        Self {
             settings,
             candidates,
             total,
             rest,
-        })
+        }
+    }
+
+    /// `plan`, or, where it goes below every one of `targets`, the plan that goes just as far as they ask.
+    pub(super) fn no_further(
+        &self,
+        plan: PruningPlan,
+        scores: &Scores,
+        targets: &[Goal],
+    ) -> Result<PruningPlan, SelectError> {
+        let are_met = |size| all_met(targets, size);
+        if are_met(plan.predicted) {
+            for goal in targets {
+                let exact = self.plan(scores, *goal)?;
+                if are_met(exact.predicted) {
+                    return Ok(exact);
+                }
+            }
+        }
+        Ok(plan)
     }
 
     /// The plan that reaches `goal`.
@@ -171,6 +206,11 @@ impl File {
         let factors = BYTES_PER_FACTOR * self.layers as f64;
         (bytes - others - factors) / BYTES_PER_PARAM
     }
+}
+
+/// Whether there are targets, and `size` is within all of them.
+pub(super) fn all_met(targets: &[Goal], size: Size) -> bool {
+    !targets.is_empty() && targets.iter().all(|goal| goal.is_met(size))
 }
 
 /// Whether a plan leaves everything in place.

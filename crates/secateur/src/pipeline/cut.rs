@@ -7,7 +7,7 @@ use super::files::{folded, written};
 use super::score::Scoring;
 use super::stages::{fit_config, shapes, source};
 use super::task::Task;
-use super::{Original, PipelineError, Removal, Settings, Target, prepare};
+use super::{Original, PipelineError, Removal, Settings, Sides, Target, prepare};
 use crate::cost;
 use crate::exec::Engine;
 use crate::files::check_writable;
@@ -44,7 +44,11 @@ pub struct CutJob<'j> {
 /// [`PipelineError`] where the file holds no factored layer or no classifier, a target is one of
 /// accuracy or out of reach, or training fails.
 pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), PipelineError> {
-    let (settings, engine, progress) = (job.settings, job.engine, job.progress);
+    let (engine, progress) = (job.engine, job.progress);
+    let mut settings = job.settings.clone();
+    // One cut has one plan: input spaces are cut in rounds of their own.
+    settings.prune.sides = Sides::Outputs;
+    let settings = &settings;
     check_writable(job.output)?;
     check(settings)?;
     if settings.prune.removes != Removal::Basis {

@@ -7,12 +7,13 @@ use super::{Original, PipelineError, Prepared, Removal, Settings, Target, prepar
 use crate::cost;
 use crate::data::Split;
 use crate::decompose::examine;
-use crate::graph::Graph;
+use crate::graph::{Graph, LayerShape, optional};
 use crate::importance::Score;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::prune::Per;
 use crate::report::{Feasibility, PlanReport};
+use crate::tensor::Floats;
 use crate::train::Trainable;
 use crate::transfer::{Ending, HeadChoice, InsertBatchNorm, ending};
 use std::path::Path;
@@ -164,10 +165,15 @@ fn stages(settings: &Settings, epochs: u64, has_labels: bool) -> Vec<String> {
             } else {
                 ""
             },
-            match prune.removes {
-                Removal::Basis => "directions",
-                Removal::Channels => "channels",
-                Removal::Double => "directions or channels, whichever loses less",
+            match (prune.removes, prune.cuts_inputs()) {
+                (Removal::Basis, false) => "directions",
+                (Removal::Basis, true) =>
+                    "directions of what layers make or read, whichever loses less",
+                (Removal::Channels, _) => "channels",
+                (Removal::Double, false) => "directions or channels, whichever loses less",
+                (Removal::Double, true) => {
+                    "directions of what layers make or read, or channels, whichever loses least"
+                }
             },
             100.0 * prune.step(),
             match prune.refit_images() {
@@ -200,6 +206,21 @@ fn stages(settings: &Settings, epochs: u64, has_labels: bool) -> Vec<String> {
     stages.into_iter().flatten().collect()
 }
 
+/// The weights of a layer of one direction on both sides, where its input space can be cut.
+fn smallest_both(graph: &Graph, node: &str, shape: LayerShape) -> u64 {
+    let outputs_alone = shape.params_at(1);
+    let weight = graph.node(node).and_then(|node| optional(node, 1));
+    match weight
+        .and_then(|weight| graph.float(weight))
+        .map(Floats::shape)
+    {
+        Some(&[co, channels, kernel_h, kernel_w]) if shape.groups == 1 => {
+            outputs_alone.min((channels + kernel_h * kernel_w + co) as u64)
+        }
+        _ => outputs_alone,
+    }
+}
+
 /// Each target held against the size with every layer at rank 1, which is a lower bound: the head of
 /// the data's classes may not be there yet.
 pub(super) fn feasibility(
@@ -214,7 +235,10 @@ pub(super) fn feasibility(
         let (None, Some(shape)) = (&record.kept, record.shape) else {
             continue;
         };
-        let smallest = shape.params_at(1);
+        let smallest = match settings.prune.cuts_inputs() {
+            true => smallest_both(graph, &record.name, shape),
+            false => shape.params_at(1),
+        };
         params = params.saturating_sub(shape.dense_params() - smallest);
         let layer = cost.layers.iter().find(|layer| layer.node == record.name);
         let dense = layer.map_or(0, |layer| layer.macs);

@@ -10,6 +10,7 @@ mod compress;
 mod cut;
 mod files;
 mod foresee;
+mod inputs;
 mod inspect;
 mod judge;
 mod latency;
@@ -38,7 +39,7 @@ pub use prepare::{Prepared, prepare};
 pub use refit::{KeptOutputs, refit_layers};
 pub use run::{Resume, Run, RunKey};
 pub use settings::{
-    DataSettings, PruneSettings, Removal, Settings, TransferSettings, VerifySettings,
+    DataSettings, PruneSettings, Removal, Settings, Sides, TransferSettings, VerifySettings,
 };
 pub use stages::{Trained, fit_config, transfer_network};
 pub use target::{Amount, Original, Target, TargetError};

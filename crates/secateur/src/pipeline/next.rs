@@ -1,11 +1,11 @@
 //! What the next cut is to do: a share of what is left, but no further than the targets on size ask for.
 
 use super::PipelineError;
-use super::choose::{Choice, File, removes_nothing};
+use super::choose::{Choice, File, all_met, removes_nothing};
 use super::rounds::Context;
 use super::settings::Removal;
 use super::times::Times;
-use crate::graph::{Graph, Size, factored_layers};
+use crate::graph::{Graph, factored_layers};
 use crate::importance::Scores;
 use crate::prune::{Goal, Per, PruningPlan};
 
@@ -65,11 +65,7 @@ impl<'c> Sizes<'c> {
 
     /// Whether there are such targets and the network is within them all.
     pub fn hold(&self) -> bool {
-        self.are_met(self.choice.total)
-    }
-
-    fn are_met(&self, size: Size) -> bool {
-        !self.goals.is_empty() && self.goals.iter().all(|goal| goal.is_met(size))
+        all_met(&self.goals, self.choice.total)
     }
 
     /// The cut that removes the share `step`; `None` where nothing can go.
@@ -79,18 +75,8 @@ impl<'c> Sizes<'c> {
             Removal::Channels => None,
             Removal::Basis | Removal::Double => self.choice.plan_step(scores, step)?,
         };
-        // Where this cut would go below every target on size, cut just as far as the targets.
-        if plan
-            .as_ref()
-            .is_some_and(|plan| self.are_met(plan.predicted))
-        {
-            for goal in &self.goals {
-                let exact = self.choice.plan(scores, *goal)?;
-                if self.are_met(exact.predicted) {
-                    plan = Some(exact);
-                    break;
-                }
-            }
+        if let Some(further) = plan {
+            plan = Some(self.choice.no_further(further, scores, &self.goals)?);
         }
         let plan = plan.filter(|plan| !removes_nothing(plan));
         let share = match &plan {
@@ -106,7 +92,8 @@ impl<'c> Sizes<'c> {
             },
             None => self.choice.step_goal(step),
         };
-        let goes_on = plan.is_some() || settings.removes != Removal::Basis;
+        let goes_on =
+            plan.is_some() || settings.removes != Removal::Basis || settings.cuts_inputs();
         Ok(goes_on.then_some(Next {
             plan,
             goal,

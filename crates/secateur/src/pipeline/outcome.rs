@@ -9,7 +9,7 @@ use crate::data::{Augment, Batch, DataError, Order, Split};
 use crate::decompose::DecomposeSummary;
 use crate::exec::Request;
 use crate::fold::{FoldSummary, Form};
-use crate::graph::Graph;
+use crate::graph::{Graph, INPUT_FACTOR};
 use crate::report::{BenchReport, LayerKind, LayerResult, Measure, TargetResult, VerifyResult};
 use crate::verify::{self, OutputError, VerifyError};
 
@@ -193,6 +193,10 @@ pub(super) fn layer_results(
     let result = |record: &crate::decompose::LayerRecord| {
         let params_before = record.shape.map_or(0, |shape| shape.dense_params());
         let found = folded.layers.iter().find(|layer| layer.name == record.name);
+        let factor = format!("{}{INPUT_FACTOR}", record.name);
+        let factor = small.layers.iter().find(|layer| layer.node == factor);
+        let input = factor.map_or(0, |factor| factor.params);
+        let input_rank = factor.and_then(|factor| factor.output_shape.get(1).copied());
         let (kind, params_after, why) = match (&record.kept, found) {
             (Some(why), _) => {
                 let now = small.layers.iter().find(|layer| layer.node == record.name);
@@ -200,11 +204,11 @@ pub(super) fn layer_results(
                 (LayerKind::Excluded, params, why.to_string())
             }
             (None, Some(layer)) if layer.form == Form::Factored => {
-                (LayerKind::Factored, layer.params, String::new())
+                (LayerKind::Factored, layer.params + input, String::new())
             }
             (None, found) => (
                 LayerKind::Dense,
-                found.map_or(params_before, |layer| layer.params),
+                found.map_or(params_before, |layer| layer.params + input),
                 "two factors of this rank are not smaller".to_owned(),
             ),
         };
@@ -213,6 +217,7 @@ pub(super) fn layer_results(
             kind,
             rank: found.map_or(record.full_rank, |layer| layer.rank),
             full_rank: record.full_rank,
+            input_rank,
             params_before,
             params_after,
             why,

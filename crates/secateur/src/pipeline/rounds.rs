@@ -9,7 +9,7 @@ use super::pace::Pace;
 use super::refit::refit;
 use super::score::Scoring;
 use super::stages::{fit_config, source};
-use super::task::{Task, judge, spent};
+use super::task::{Task, judge, loss, spent};
 use super::times::{Times, whole};
 use super::{Original, PipelineError, Prepared, Removal, Run, Settings};
 use crate::exec::Engine;
@@ -138,7 +138,7 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
                 Some(mut candidate) => {
                     let plans = state.channels.iter().chain(&candidate.channels);
                     let plans: Vec<ChannelPlan> = plans.cloned().collect();
-                    candidate.graph = refit(context, &candidate.graph, &plans)?;
+                    candidate.graph = fitted(context, &candidate.graph, &plans)?;
                     let (cut, mut tried) = train_cut(context, candidate, number)?;
                     // What was foretold to be faster and is not is of no use where time is the unit.
                     let is_faster = |times: &Times| tried.round.size.nanos < times.whole;
@@ -183,6 +183,26 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
         channels: state.channels,
         rounds,
     })
+}
+
+/// The network of a cut with its layers fitted anew, where that loses less on validation: with few images a
+/// fit can do harm.
+fn fitted(
+    context: &Context<'_>,
+    cut: &Graph,
+    plans: &[ChannelPlan],
+) -> Result<Graph, PipelineError> {
+    let Some(fitted) = refit(context, cut, plans)? else {
+        return Ok(cut.clone());
+    };
+    let (before, after) = (loss(context, cut)?, loss(context, &fitted)?);
+    if after <= before {
+        return Ok(fitted);
+    }
+    context.progress.note(&format!(
+        "validation: loss {before:.4} after the cut, {after:.4} after the refit, which is left out"
+    ));
+    Ok(cut.clone())
 }
 
 /// The state of a round in which nothing could go.

@@ -117,6 +117,17 @@ pub enum Removal {
     Double,
 }
 
+/// Of which spaces of a layer directions are removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sides {
+    /// Of what it makes.
+    Outputs,
+    /// In each round of that, or of what convolutions larger than 1x1 read: whichever loses less.
+    #[default]
+    Both,
+}
+
 /// Basis scaling and pruning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -127,6 +138,9 @@ pub struct PruneSettings {
     pub exclude: Option<String>,
     /// What is removed (basis).
     pub removes: Removal,
+    /// Of which spaces directions are removed (both); with `svd`, with other scores than `fisher` and where
+    /// time counts of outputs alone.
+    pub sides: Sides,
     /// In which directions layers are cut (fisher).
     pub basis: Basis,
     /// What a direction is worth (fisher); `taylor` goes with the basis `svd`.
@@ -173,6 +187,7 @@ impl Default for PruneSettings {
             targets: vec![Target::AccDrop(1.0)],
             exclude: None,
             removes: Removal::Basis,
+            sides: Sides::Both,
             basis: Basis::Fisher,
             score: Score::Fisher,
             curvature: Curvature::Output,
@@ -220,6 +235,16 @@ impl PruneSettings {
     #[must_use]
     pub fn wants_times(&self) -> bool {
         self.per() == Per::Time || self.has_latency_target()
+    }
+
+    /// Whether input spaces are cut.
+    #[must_use]
+    pub fn cuts_inputs(&self) -> bool {
+        self.sides == Sides::Both
+            && self.removes != Removal::Channels
+            && self.basis != Basis::Svd
+            && self.score == Score::Fisher
+            && !self.wants_times()
     }
 
     /// [`Self::step`], resolved.

@@ -6,11 +6,13 @@
 
 mod apply;
 pub mod channels;
+mod inputs;
 mod refit;
 mod select;
 mod times;
 
 pub use apply::{apply, compensate, mask};
+pub use inputs::{InputSpace, cut_inputs, input_spaces, observed};
 pub use refit::{Fit, JointMoments, fit};
 pub use select::{Candidate, Goal, Per, SelectConfig, SelectError, select};
 pub use times::RankTimes;

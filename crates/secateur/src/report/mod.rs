@@ -84,6 +84,9 @@ pub struct LayerResult {
     pub rank: usize,
     /// Directions it had.
     pub full_rank: usize,
+    /// Directions kept of what it reads, where those were cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_rank: Option<usize>,
     /// Weights before.
     pub params_before: u64,
     /// Weights after.
@@ -138,8 +141,10 @@ pub struct Round {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CutKind {
-    /// Directions of factored layers.
+    /// Directions of what layers make.
     Directions,
+    /// Directions of what convolutions read.
+    Inputs,
     /// Channels, and all that goes with them.
     Channels,
 }
@@ -150,6 +155,7 @@ impl CutKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Directions => "directions",
+            Self::Inputs => "inputs",
             Self::Channels => "channels",
         }
     }

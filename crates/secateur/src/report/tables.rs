@@ -87,6 +87,7 @@ impl CompressReport {
             "exported as",
             "#rank",
             "#of",
+            "#of inputs",
             "#weights before",
             "#after",
             "#change",
@@ -104,6 +105,9 @@ impl CompressReport {
                 kind.to_owned(),
                 layer.rank.to_string(),
                 layer.full_rank.to_string(),
+                layer
+                    .input_rank
+                    .map_or_else(|| "all".to_owned(), |rank| rank.to_string()),
                 grouped(layer.params_before),
                 grouped(layer.params_after),
                 change(layer.params_before, layer.params_after),

@@ -27,6 +27,7 @@ fn report() -> CompressReport {
         kind,
         rank: 4,
         full_rank: 16,
+        input_rank: None,
         params_before: 2304,
         params_after: 640,
         why: why.to_owned(),

@@ -29,16 +29,16 @@ pub type KeptOutputs = BTreeMap<String, Vec<usize>>;
 
 /// `cut` with the projections of its layers fitted anew to what the layers of the uncut network, of
 /// which it was made by cuts of directions and by the cuts of channels `plans`, put out for some
-/// training images. No labels are used.
+/// training images. No labels are used. `None` where the settings want no refit.
 pub(super) fn refit(
     context: &Context<'_>,
     cut: &Graph,
     plans: &[ChannelPlan],
-) -> Result<Graph, PipelineError> {
+) -> Result<Option<Graph>, PipelineError> {
     let settings = context.settings;
     let images = settings.prune.refit_images();
     if images == 0 {
-        return Ok(cut.clone());
+        return Ok(None);
     }
     let uncut = context.uncut;
     let size = [
@@ -47,14 +47,8 @@ pub(super) fn refit(
     ];
     let kept = kept_outputs(uncut, plans, size)?;
     let batches = training_batches(&source(context.prepared, settings), images, settings.seed)?;
-    refit_layers(
-        context.engine,
-        uncut,
-        cut,
-        &kept,
-        &batches,
-        context.progress,
-    )
+    let engine = context.engine;
+    refit_layers(engine, uncut, cut, &kept, &batches, context.progress).map(Some)
 }
 
 /// `cut` with the projection of each factored layer fitted anew, in the order in which they run, to what

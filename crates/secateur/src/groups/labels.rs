@@ -3,7 +3,8 @@
 use super::classes::{Classes, Id};
 use super::{Fixed, Role};
 use crate::graph::{
-    FactoredKind, Graph, Inferred, Node, Op, Operands, SoftmaxAxis, Uses, factored_layers, optional,
+    FactoredKind, Graph, Inferred, Node, Op, Operands, SoftmaxAxis, Uses, factored_layers,
+    input_factor, layer_of, optional,
 };
 use crate::tensor::{ElementType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,7 +47,7 @@ pub(super) struct Labels<'g> {
     pub(super) depthwise: BTreeSet<String>,
     /// Initializers that must keep their shape.
     frozen: Vec<(String, Fixed)>,
-    /// Factored layers by their basis node, and the names of their projections.
+    /// Factored layers by their basis node and by their input factor, and the names of their projections.
     pub(super) bases: BTreeMap<String, String>,
     pub(super) projections: BTreeSet<String>,
 }
@@ -61,10 +62,16 @@ impl<'g> Labels<'g> {
                 projections.insert(layer.projection);
             }
         }
+        let uses = Uses::of(graph);
+        for node in &graph.nodes {
+            if let Some(factor) = input_factor(graph, &uses, node) {
+                bases.insert(factor.node, layer_of(&node.name).to_owned());
+            }
+        }
         Self {
             graph,
             inferred,
-            uses: Uses::of(graph),
+            uses,
             classes: Classes::default(),
             values: BTreeMap::new(),
             stored: BTreeMap::new(),

@@ -213,6 +213,22 @@ fn a_factored_layer_is_one_convolution_and_its_rank_no_group() {
     );
 }
 
+#[test]
+fn the_directions_of_an_input_space_are_no_group() {
+    let mut b = Builder::new(3);
+    b.conv("a", "x", [6, 3, 1, 1], 1);
+    b.conv("f.input", "a", [4, 6, 1, 1], 1);
+    b.conv("f", "f.input", [5, 4, 3, 3], 1);
+    b.conv("end", "f", [2, 5, 1, 1], 1);
+    let groups = found(&b.output("end"));
+    assert_eq!(names(&groups), [("a", 6), ("f", 5)]);
+    assert_eq!(indices(&groups.groups[0], "f.input.weight")[2], [2]);
+    assert_eq!(
+        reason(&groups, "f.input"),
+        "its channels are the directions of factored layer `f`"
+    );
+}
+
 /// `a` (6 channels of 3), then what `middle` adds, then `end`, which reads the value it returns.
 fn between(middle: impl FnOnce(&mut Builder) -> String) -> ChannelGroups {
     let mut b = Builder::new(3);

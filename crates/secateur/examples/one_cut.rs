@@ -14,7 +14,7 @@ use secateur::exec::{BatchNormMode, Engine, NativeEngine, Request};
 use secateur::fold::{FoldConfig, fold};
 use secateur::graph::{FactoredKind, Graph, Size, factored_layers, infer_images};
 use secateur::importance::{Score, Scores, TaylorWindow, score};
-use secateur::pipeline::{DataSettings, KeptOutputs, Prepared, prepare, refit_layers};
+use secateur::pipeline::{DataSettings, KeptOutputs, Prepared, Reference, prepare, refit_layers};
 use secateur::progress::Silent;
 use secateur::prune::{Candidate, Goal, Per, SelectConfig, apply, compensate, select};
 use secateur::train::{
@@ -182,7 +182,13 @@ fn main() -> Result<()> {
             )?;
             let batches = training_batches(&source, images, 0)?;
             let all = KeptOutputs::new();
-            let refitted = refit_layers(&engine, &factored, &carried, &all, &batches, &Silent)?;
+            let reference = Reference {
+                uncut: &factored,
+                kept: &all,
+                moments: &BTreeMap::new(),
+                batches: &batches,
+            };
+            let refitted = refit_layers(&engine, &carried, &reference, &Silent)?;
             let kept = exported(&cut, &prepared)?;
             let top1 = |graph: &Graph| {
                 let (small, _) = fold(graph, &FoldConfig::default())?;

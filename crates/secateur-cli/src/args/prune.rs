@@ -4,13 +4,14 @@ use super::{choice, settings, stated};
 use clap::{Args, ValueEnum};
 use secateur::decompose::Basis;
 use secateur::importance::Score;
-use secateur::pipeline::{Removal, Settings, Sides, Target};
+use secateur::pipeline::{Refit, Removal, Settings, Sides, Target};
 use secateur::prune::Per;
 use secateur::train::Curvature;
 
 const UNITS: &[&str] = &["parameter", "mac", "time", "direction"];
 const REMOVALS: &[&str] = &["basis", "channels", "double"];
 const SIDES: &[&str] = &["outputs", "both"];
+const REFITS: &[&str] = &["projections", "kernels"];
 const BASES: &[&str] = &["svd", "white", "fisher"];
 const SCORES: &[&str] = &["taylor", "fisher", "energy", "magnitude", "lamp"];
 const CURVATURES: &[&str] = &["labels", "model", "output"];
@@ -234,6 +235,16 @@ pub struct RoundArgs {
     pub refit_images: Option<usize>,
     #[arg(
         long,
+        value_name = "WHAT",
+        value_parser = choice::of::<Refit>(REFITS),
+        help = stated(
+            "What is fitted to them: the `projections` of layers, or whole `kernels` where the images tell enough",
+            choice::name(&settings::defaults().prune.refit),
+        )
+    )]
+    pub refit: Option<Refit>,
+    #[arg(
+        long,
         value_name = "N",
         help = stated(
             "The least step that is worth a round: the first one, halved this often",
@@ -266,6 +277,7 @@ impl RoundArgs {
         prune.finetune_epochs = self.finetune_epochs.unwrap_or(prune.finetune_epochs);
         prune.distillation = self.distillation.unwrap_or(prune.distillation);
         prune.refit_images = self.refit_images.or(prune.refit_images);
+        prune.refit = self.refit.unwrap_or(prune.refit);
         prune.halvings = self.halvings.unwrap_or(prune.halvings);
         prune.margin = self.margin.unwrap_or(prune.margin);
     }

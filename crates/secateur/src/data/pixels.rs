@@ -7,8 +7,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
 use super::PreprocessError;
@@ -137,15 +138,10 @@ impl View<'_> {
             (self.channels, Cow::Borrowed(self.samples))
         };
         let (from, to) = ((self.height, self.width), (height, width));
-        let pixel = if channels == 1 {
-            PixelType::U8
-        } else {
-            PixelType::U8x3
-        };
-        let samples = if from == to {
-            samples.into_owned()
-        } else {
-            resize(&samples, pixel, from, to)?
+        let samples = match channels {
+            _ if from == to => samples.into_owned(),
+            1 => resize::<U8>(&samples, from, to)?,
+            _ => resize::<U8x3>(&samples, from, to)?,
         };
         Ok(Pixels {
             height,
@@ -182,24 +178,27 @@ fn gray(rgb: &[u8]) -> Vec<u8> {
         .collect()
 }
 
-/// Resizes in integers with Pillow's weights, so that networks see what they were trained on.
-fn resize(
+/// Resizes in integers with Pillow's weights, so that networks see what they were trained on. The kind of
+/// pixel is a type: a kind known at run time alone would compile the resizing of all kinds into this crate.
+fn resize<P: PixelTrait>(
     samples: &[u8],
-    pixel: PixelType,
     (height, width): (usize, usize),
     (new_height, new_width): (usize, usize),
 ) -> Result<Vec<u8>, PreprocessError> {
     let fail = |what: String| PreprocessError::Invalid {
         what: format!("resizing failed: {what}"),
     };
-    let source = ImageRef::new(width as u32, height as u32, samples, pixel)
+    let source = TypedImageRef::<P>::from_buffer(width as u32, height as u32, samples)
         .map_err(|error| fail(error.to_string()))?;
-    let mut resized = Image::new(new_width as u32, new_height as u32, pixel);
+    let mut resized = vec![0; new_height * new_width * P::size()];
+    let (to_width, to_height) = (new_width as u32, new_height as u32);
+    let mut target = TypedImage::<P>::from_buffer(to_width, to_height, &mut resized)
+        .map_err(|error| fail(error.to_string()))?;
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
         .use_alpha(false);
     Resizer::new()
-        .resize(&source, &mut resized, &options)
+        .resize_typed(&source, &mut target, &options)
         .map_err(|error| fail(error.to_string()))?;
-    Ok(resized.into_vec())
+    Ok(resized)
 }

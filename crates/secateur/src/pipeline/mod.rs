@@ -36,10 +36,10 @@ pub use inspect::inspect;
 pub use judge::{Images, evaluate_file, verify_files};
 pub use latency::bench_files;
 pub use prepare::{Prepared, prepare};
-pub use refit::{KeptOutputs, refit_layers};
+pub use refit::{KeptOutputs, Reference, refit_layers};
 pub use run::{Resume, Run, RunKey};
 pub use settings::{
-    DataSettings, PruneSettings, Removal, Settings, Sides, TransferSettings, VerifySettings,
+    DataSettings, PruneSettings, Refit, Removal, Settings, Sides, TransferSettings, VerifySettings,
 };
 pub use stages::{Trained, fit_config, transfer_network};
 pub use target::{Amount, Original, Target, TargetError};

@@ -138,7 +138,8 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
                 Some(mut candidate) => {
                     let plans = state.channels.iter().chain(&candidate.channels);
                     let plans: Vec<ChannelPlan> = plans.cloned().collect();
-                    candidate.graph = fitted(context, &candidate.graph, &plans)?;
+                    candidate.graph =
+                        fitted(context, &graph, ranked_now, &candidate.graph, &plans)?;
                     let (cut, mut tried) = train_cut(context, candidate, number)?;
                     // What was foretold to be faster and is not is of no use where time is the unit.
                     let is_faster = |times: &Times| tried.round.size.nanos < times.whole;
@@ -185,14 +186,22 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
     })
 }
 
-/// The network of a cut with its layers fitted anew, where that loses less on validation: with few images a
+/// The network `cut`, made of `before`, with its layers fitted anew, where that loses less on validation: with few images a
 /// fit can do harm.
 fn fitted(
     context: &Context<'_>,
+    before: &Graph,
+    ranked: &Ranked,
     cut: &Graph,
     plans: &[ChannelPlan],
 ) -> Result<Graph, PipelineError> {
-    let Some(fitted) = refit(context, cut, plans)? else {
+    let gathered;
+    let mut moments = &ranked.moments;
+    if moments.is_empty() && context.settings.prune.refits_kernels() {
+        gathered = scoring(context).moments(before)?;
+        moments = &gathered;
+    }
+    let Some(fitted) = refit(context, cut, plans, moments)? else {
         return Ok(cut.clone());
     };
     let (before, after) = (loss(context, cut)?, loss(context, &fitted)?);

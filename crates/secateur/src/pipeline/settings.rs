@@ -128,6 +128,17 @@ pub enum Sides {
     Both,
 }
 
+/// What of a layer is fitted anew after a cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refit {
+    /// The projection, of the basis as it was ranked.
+    Projections,
+    /// Basis and projection, where the images tell enough; else the projection.
+    #[default]
+    Kernels,
+}
+
 /// Basis scaling and pruning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
@@ -179,6 +190,8 @@ pub struct PruneSettings {
     /// those of the uncut one do; where absent 0 (no refit) with Taylor scores, whose method trains
     /// scaling factors alone, else 2048. No labels are used.
     pub refit_images: Option<usize>,
+    /// What is fitted to them (kernels).
+    pub refit: Refit,
 }
 
 impl Default for PruneSettings {
@@ -204,6 +217,7 @@ impl Default for PruneSettings {
             margin: 1.5,
             batch_norm_images: 1024,
             refit_images: None,
+            refit: Refit::Kernels,
         }
     }
 }
@@ -263,6 +277,15 @@ impl PruneSettings {
             Score::Taylor => 0,
             Score::Fisher | Score::Energy | Score::Magnitude | Score::Lamp => 2048,
         })
+    }
+
+    /// Whether whole kernels are fitted anew.
+    #[must_use]
+    pub fn refits_kernels(&self) -> bool {
+        self.refit == Refit::Kernels
+            && self.refit_images() > 0
+            && self.score != Score::Taylor
+            && self.removes != Removal::Channels
     }
 
     /// [`Self::window_steps`], resolved.

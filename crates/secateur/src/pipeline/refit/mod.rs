@@ -2,18 +2,24 @@
 //! run, so that each one makes up for what those before it have lost (docs/method.md, section 5).
 
 mod frontier;
+mod kernel;
 mod target;
 #[cfg(test)]
 mod tests;
 
 use self::frontier::Frontier;
+use self::kernel::{Patches, fit_basis};
 use self::target::{LEAST_IMAGES, Target};
 use super::PipelineError;
 use super::rounds::Context;
+use super::settings::Refit;
 use super::stages::source;
 use crate::data::Batch;
+use crate::decompose::OutputMoments;
 use crate::exec::{BatchNormMode, Engine};
-use crate::graph::{FactoredKind, Graph, OUTPUT_SCALE, Op, Uses, factored_layers, infer_images};
+use crate::graph::{
+    FactoredKind, FactoredLayer, Graph, OUTPUT_SCALE, Op, Uses, factored_layers, infer_images,
+};
 use crate::progress::Progress;
 use crate::prune::channels::{self, ChannelPlan};
 use crate::tensor::{Floats, Tensor};
@@ -34,6 +40,7 @@ pub(super) fn refit(
     context: &Context<'_>,
     cut: &Graph,
     plans: &[ChannelPlan],
+    moments: &BTreeMap<String, OutputMoments>,
 ) -> Result<Option<Graph>, PipelineError> {
     let settings = context.settings;
     let images = settings.prune.refit_images();
@@ -41,30 +48,62 @@ pub(super) fn refit(
         return Ok(None);
     }
     let uncut = context.uncut;
+    let no_moments = BTreeMap::new();
     let size = [
         context.prepared.preprocess.height,
         context.prepared.preprocess.width,
     ];
     let kept = kept_outputs(uncut, plans, size)?;
     let batches = training_batches(&source(context.prepared, settings), images, settings.seed)?;
-    let engine = context.engine;
-    refit_layers(engine, uncut, cut, &kept, &batches, context.progress).map(Some)
+    let reference = Reference {
+        uncut,
+        kept: &kept,
+        moments: match settings.prune.refit {
+            Refit::Projections => &no_moments,
+            Refit::Kernels => moments,
+        },
+        batches: &batches,
+    };
+    refit_layers(context.engine, cut, &reference, context.progress).map(Some)
 }
 
-/// `cut` with the projection of each factored layer fitted anew, in the order in which they run, to what
-/// the same layer of `uncut` puts out for the images of `batches` (docs/method.md, section 5). Batch norm
+/// What a cut network is fitted to.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference<'r> {
+    /// The decomposed network before any cut.
+    pub uncut: &'r Graph,
+    /// What is left of its outputs.
+    pub kept: &'r KeptOutputs,
+    /// By value that a layer makes, its moments in the network that was cut last. Layers that have an entry of
+    /// their size get a new kernel, in the metric of the gradient there; the others a new projection.
+    pub moments: &'r BTreeMap<String, OutputMoments>,
+    /// The images, in batches.
+    pub batches: &'r [Batch],
+}
+
+/// `cut` with the projection of each factored layer, or its whole kernel, fitted anew, in the order in which
+/// they run, to what the same layer of the uncut network puts out for some images (docs/method.md, section 5). Batch norm
 /// normalises as in `uncut`; the statistics of those that no fitted layer feeds are carried over.
 ///
 /// # Errors
 /// [`PipelineError`] where a graph does not run.
 pub fn refit_layers(
     engine: &dyn Engine,
-    uncut: &Graph,
     cut: &Graph,
-    kept: &KeptOutputs,
-    batches: &[Batch],
+    reference: &Reference<'_>,
     progress: &dyn Progress,
 ) -> Result<Graph, PipelineError> {
+    let Reference {
+        uncut,
+        kept,
+        moments: known,
+        batches,
+    } = *reference;
+    let images = batches.first().map(|batch| batch.images.shape());
+    let (batch, inferred) = match images {
+        Some(&[n, _, height, width]) => (n, infer_images(cut, 1, height, width)?),
+        _ => return Ok(cut.clone()),
+    };
     let layers = factored_layers(cut);
     let of_projection = |node: &str| layers.iter().find(|layer| layer.projection == node);
     let mut result = cut.clone();
@@ -77,7 +116,16 @@ pub fn refit_layers(
         if let Some(layer) = of_projection(&node.name) {
             if let Some(target) = Target::of(&result, uncut, layer, kept) {
                 frontier.advance(engine, &result, uncut)?;
-                if let Some(moments) = target.moments(engine, &result, uncut, &frontier)? {
+                let metric = known.get(&layer.output).map(|known| &known.gradient);
+                let metric = metric.filter(|metric| metric.nrows() == layer.shape.co);
+                if let Some(metric) = metric
+                    && let Some(patches) = Patches::of(&result, layer, &inferred, batch)
+                    && let Some(joint) = target.patch_moments(engine, &patches, uncut, &frontier)?
+                    && let Some(moments) = fit_basis(&mut result, layer, &joint, metric)
+                {
+                    let norms = target.store(&mut result, uncut, &moments)?;
+                    fitted.extend(norms.into_iter().flatten());
+                } else if let Some(moments) = target.moments(engine, &result, uncut, &frontier)? {
                     let norms = target.store(&mut result, uncut, &moments)?;
                     fitted.extend(norms.into_iter().flatten());
                 }
@@ -85,7 +133,14 @@ pub fn refit_layers(
         } else if !fitted.contains(&node.name) {
             move_statistics(engine, &mut result, uncut, &node.name, kept, &mut frontier)?;
         }
-        for value in &node.outputs {
+        // What is between basis and projection lies beyond the patches that a kernel is fitted to.
+        let is_inside =
+            |layer: &FactoredLayer| [&layer.basis, &layer.scaling].contains(&&node.name);
+        for value in node
+            .outputs
+            .iter()
+            .filter(|_| !layers.iter().any(is_inside))
+        {
             frontier.reached(value, &result, uncut);
         }
         progress.advance(1);

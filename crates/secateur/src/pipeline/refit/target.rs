@@ -4,6 +4,7 @@ use super::super::PipelineError;
 use super::super::basis::feeds_batch_norm;
 use super::KeptOutputs;
 use super::frontier::Frontier;
+use super::kernel::Patches;
 use crate::exec::{Engine, Keep, Request, Statistic};
 use crate::graph::{Arithmetic, FactoredKind, FactoredLayer, Graph, OUTPUT_SCALE, Op, Uses};
 use crate::prune::{JointMoments, fit};
@@ -16,6 +17,8 @@ use ndarray::{Axis, Slice, concatenate};
 const POSITIONS_PER_UNKNOWN: usize = 64;
 // Fewer say too little.
 const LEAST_PER_UNKNOWN: usize = 4;
+// A kernel has more unknowns, which neighbouring positions tell apart less well.
+const LEAST_PER_KERNEL_UNKNOWN: usize = 8;
 // Moments of more values than this take too much memory (170 MB in each of eight partial sums).
 const MAX_VALUES: usize = 4_608;
 pub(super) const LEAST_IMAGES: usize = 256;
@@ -82,13 +85,50 @@ impl<'l> Target<'l> {
         })
     }
 
-    /// The moments of inputs and wanted outputs together; `None` where the values do not go together.
+    /// The moments of what the projection reads and of wanted outputs together; `None` where the values do
+    /// not go together or are too few.
     pub fn moments(
         &self,
         engine: &dyn Engine,
         cut: &Graph,
         uncut: &Graph,
         frontier: &Frontier,
+    ) -> Result<Option<JointMoments>, TrainError> {
+        let unknowns = self.layer.rank + 1;
+        let least = LEAST_PER_UNKNOWN * unknowns;
+        self.moments_with(
+            engine,
+            cut,
+            &self.inputs,
+            uncut,
+            frontier,
+            [least, unknowns],
+        )
+    }
+
+    /// The same with the patches that the layer reads in the place of what its projection does.
+    pub fn patch_moments(
+        &self,
+        engine: &dyn Engine,
+        patches: &Patches,
+        uncut: &Graph,
+        frontier: &Frontier,
+    ) -> Result<Option<JointMoments>, TrainError> {
+        let unknowns = patches.n + 1;
+        let least = LEAST_PER_KERNEL_UNKNOWN * unknowns;
+        let (graph, value) = (&patches.graph, &patches.value);
+        self.moments_with(engine, graph, value, uncut, frontier, [least, unknowns])
+    }
+
+    /// `least` positions are wanted for `unknowns` of each output.
+    fn moments_with(
+        &self,
+        engine: &dyn Engine,
+        cut: &Graph,
+        inputs: &str,
+        uncut: &Graph,
+        frontier: &Frontier,
+        [least, unknowns]: [usize; 2],
     ) -> Result<Option<JointMoments>, TrainError> {
         let stream = self.stream.as_ref().map(|stream| stream.value.clone());
         let values = |first: &str| {
@@ -97,10 +137,7 @@ impl<'l> Target<'l> {
                 .chain(stream.clone())
                 .collect()
         };
-        let mut ours = engine.session(&Request::evaluation(
-            &frontier.rest(cut),
-            values(&self.inputs),
-        ))?;
+        let mut ours = engine.session(&Request::evaluation(&frontier.rest(cut), values(inputs)))?;
         let mut theirs = engine.session(&Request::evaluation(
             &frontier.rest(uncut),
             values(&self.layer.output),
@@ -118,13 +155,11 @@ impl<'l> Target<'l> {
             joint
                 .get_or_insert_with(|| Statistic::new(Keep::SecondMoment, both.shape()[1]))
                 .fold(both.view());
-            if images >= LEAST_IMAGES && positions >= POSITIONS_PER_UNKNOWN * (self.layer.rank + 1)
-            {
+            if images >= LEAST_IMAGES && positions >= POSITIONS_PER_UNKNOWN * unknowns {
                 break;
             }
         }
-        let is_enough = positions >= LEAST_PER_UNKNOWN * (self.layer.rank + 1);
-        let joint = joint.filter(|_| is_enough);
+        let joint = joint.filter(|_| positions >= least);
         let found = joint.and_then(|joint| joint.mean_and_covariance());
         Ok(found.map(|(mean, covariance)| JointMoments { mean, covariance }))
     }

@@ -10,6 +10,7 @@ use crate::graph::samples::Builder;
 use crate::groups::{ChannelId, Removed, Role, discover};
 use crate::progress::Silent;
 use crate::prune::{LayerPlan, PLAN_VERSION, PruningPlan, apply};
+use ndarray::{Array1, Array2};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -89,7 +90,14 @@ fn error(want: &[Floats], got: &[Floats]) -> f64 {
 }
 
 fn refitted(uncut: &Graph, cut: &Graph, kept: &KeptOutputs, batches: &[Batch]) -> Graph {
-    refit_layers(&NativeEngine::new(), uncut, cut, kept, batches, &Silent).unwrap()
+    let moments = &BTreeMap::new();
+    let reference = Reference {
+        uncut,
+        kept,
+        moments,
+        batches,
+    };
+    refit_layers(&NativeEngine::new(), cut, &reference, &Silent).unwrap()
 }
 
 /// `graph` with the first `rank` directions of each layer that has more.
@@ -129,6 +137,53 @@ fn images_that_were_not_fitted_are_put_out_better() {
     let after = refitted(&uncut, &cut, &KeptOutputs::new(), &seen);
     let after = error(&want, &outputs(&after, &unseen));
     assert!(after < 0.7 * before, "{before} {after}");
+}
+
+/// Moments that make every output of a layer count alike.
+fn alike(graph: &Graph) -> BTreeMap<String, OutputMoments> {
+    let moments = |layer: FactoredLayer| {
+        let co = layer.shape.co;
+        let moments = OutputMoments {
+            mean: Array1::zeros(co),
+            positions: 1.0,
+            covariance: Array2::eye(co),
+            gradient: Array2::eye(co),
+        };
+        (layer.output, moments)
+    };
+    factored_layers(graph).into_iter().map(moments).collect()
+}
+
+fn refitted_kernels(uncut: &Graph, cut: &Graph, batches: &[Batch]) -> Graph {
+    let reference = Reference {
+        uncut,
+        kept: &KeptOutputs::new(),
+        moments: &alike(cut),
+        batches,
+    };
+    refit_layers(&NativeEngine::new(), cut, &reference, &Silent).unwrap()
+}
+
+#[test]
+fn a_wrong_basis_is_solved_away() {
+    // Both networks have the same ranks, so the right kernel can be found.
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    let right = cut_to(&network(&mut rng), 5);
+    let batches = batches(&mut rng);
+    let mut wrong = right.clone();
+    for tensor in ["first.basis.weight", "inner.basis.weight"] {
+        if let Some(Tensor::F32(basis)) = wrong.initializers.get_mut(tensor) {
+            basis.mapv_inplace(|_| rng.random_range(-1.0..1.0_f32));
+        }
+    }
+    let want = outputs(&right, &batches);
+    let projections = refitted(&right, &wrong, &KeptOutputs::new(), &batches);
+    let projections = error(&want, &outputs(&projections, &batches));
+    let kernels = refitted_kernels(&right, &wrong, &batches);
+    let kernels = error(&want, &outputs(&kernels, &batches));
+    assert!(projections > 0.01, "{projections}");
+    // The ridge of the fit is 1e-4 of the variances.
+    assert!(kernels < 1e-4, "{kernels}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod basis;
 mod candidate;
+mod channel_order;
 mod channels;
 mod checks;
 mod choose;

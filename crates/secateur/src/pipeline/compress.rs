@@ -88,7 +88,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
 
     let (transferred, task, val) =
         clock.time("transfer", || transferred(job, &model, &prepared, &run))?;
-    let before_bytes = onnx::to_bytes(&model.with_graph(transferred.clone()))?;
+    let before_bytes = onnx::to_bytes_for(job.model, &model.with_graph(transferred.clone()))?;
     let cost_before = cost::of(&transferred, &shapes(&transferred, &prepared)?);
     let original = Original {
         params: cost_before.params,
@@ -145,7 +145,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let (small, folded) = fold(&tuned, &FoldConfig::default())?;
 
     let exported = model.with_graph(small.clone());
-    let after_bytes = onnx::to_bytes(&exported)?;
+    let after_bytes = onnx::to_bytes_for(job.output, &exported)?;
     let outcome = clock.time("verify", || {
         Outcome::of(&context, &tuned, &before_bytes, &after_bytes)
     })?;

@@ -160,7 +160,7 @@ pub(super) fn written(
     let name = |path: &Path| path.display().to_string();
     let before = inspect_graph(&read.graph, size, &name(model), bytes(model))?;
     let exported = read.with_graph(graph);
-    let encoded = onnx::to_bytes(&exported)?;
+    let encoded = onnx::to_bytes_for(output, &exported)?;
     let after = inspect_graph(&exported.graph, size, &name(output), encoded.len() as u64)?;
     crate::files::write_atomic(output, &encoded)?;
     Ok(StageReport {

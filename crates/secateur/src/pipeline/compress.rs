@@ -1,6 +1,6 @@
 //! `compress`: the whole job, from a pre-trained network to a verified smaller file.
 
-use super::checks::{check, check_labels, check_outputs, reject_infeasible};
+use super::checks::{check, check_labels, check_outputs, check_scores, reject_infeasible};
 use super::clock::Clock;
 use super::latency::{LIMIT, latency, latency_before, threads};
 use super::outcome::{Outcome, drop, layer_results, target_results};
@@ -62,6 +62,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     check_writable(job.output)?;
     let runtime = verify::open(settings.verify.runtime, job.runtime_options)?;
     let model = onnx::read(job.model)?;
+    check_scores(&model.graph)?;
     let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
     check_labels(settings, prepared.dataset.has_labels())?;
     let mut for_file = settings.clone();

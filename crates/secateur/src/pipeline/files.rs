@@ -1,5 +1,6 @@
 //! The single stages, file to file.
 
+use super::checks::check_scores;
 use super::inspect::inspect_graph;
 use super::stages::{source, transfer_network};
 use super::{PipelineError, Resume, Run, RunKey, Settings, prepare};
@@ -43,6 +44,7 @@ pub fn transfer_file(job: &TransferJob<'_>) -> Result<StageReport, PipelineError
     let (settings, engine, progress) = (job.settings, job.engine, job.progress);
     check_writable(job.output)?;
     let model = onnx::read(job.model)?;
+    check_scores(&model.graph)?;
     let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
     prepared.check_labelled()?;
     let key = RunKey::of(job.model, &model, &prepared, settings)?;

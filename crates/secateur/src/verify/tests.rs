@@ -6,7 +6,9 @@ use super::{
     compare_outputs, evaluate, open,
 };
 use crate::data::Batch;
-use crate::tensor::Floats;
+use crate::graph::Op;
+use crate::graph::samples::Builder;
+use crate::tensor::{ElementType, Floats};
 use ndarray::{ArrayD, IxDyn};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -465,6 +467,31 @@ fn outputs_of_different_shapes_cannot_be_compared() {
     )
     .unwrap_err();
     assert!(error.to_string().contains("[2, 3] and [2, 4]"), "{error}");
+}
+
+#[test]
+fn outputs_of_indices_are_compared_as_floats() {
+    let mut b = Builder::new(3);
+    let op = Op::ArgMax {
+        axis: 1,
+        keep_dims: false,
+        select_last_index: false,
+    };
+    b.node("y", op, &["x"]);
+    let mut graph = b.output("y");
+    graph.outputs[0].element_type = ElementType::I64;
+    let bytes = crate::onnx::to_bytes(&crate::onnx::Model::new(graph)).unwrap();
+    let pixels = floats(&[1, 3, 1, 2], vec![0.0, 3.0, 1.0, 2.0, 1.5, 4.0]);
+    for runtime in runtimes() {
+        let mut model = runtime.load(&bytes, [1, 3, 1, 2]).unwrap();
+        let found = model.run(&pixels).unwrap();
+        assert_eq!(
+            found,
+            floats(&[1, 1, 2], vec![2.0, 2.0]),
+            "{}",
+            runtime.name()
+        );
+    }
 }
 
 #[test]

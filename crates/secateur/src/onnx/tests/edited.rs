@@ -463,7 +463,13 @@ fn forms_that_the_operator_set_lacks_are_errors() {
         keep_dims: false,
         noop_with_empty_axes: false,
     };
+    let last = Op::ArgMax {
+        axis: 1,
+        keep_dims: true,
+        select_last_index: true,
+    };
     for (opset, op, wanted) in [
+        (11, last, "`select_last_index`"),
         (17, relu6, "`max`"),
         (18, pooled, "`axes`"),
         (17, Op::Softmax(SoftmaxAxis::FlattenFrom(1)), "axis"),

@@ -50,6 +50,7 @@ pub fn about(model: &Path) -> impl Fn(PipelineError) -> Error + '_ {
             | PipelineError::NoClassifier
             | PipelineError::NoSize
             | PipelineError::Output { .. }
+            | PipelineError::Indices { .. }
             | PipelineError::NothingToPrune => true,
             PipelineError::Onnx(_)
             | PipelineError::Data(_)

@@ -5,8 +5,9 @@
 mod command;
 
 use command::Place;
-use secateur::graph::{Op, ValueDecl};
+use secateur::graph::{Node, Op, ValueDecl};
 use secateur::onnx;
+use secateur::tensor::ElementType;
 use serde_json::Value;
 
 /// A folder of images without labels, and the fixture with one more output: what its first activation
@@ -46,6 +47,49 @@ fn an_output_without_an_axis_of_images_is_refused_before_any_work() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn an_output_of_indices_is_refused_with_the_way_to_its_scores() {
+    let place = place();
+    let model = onnx::read(place.path().join("two.onnx")).unwrap();
+    let mut graph = model.graph.clone();
+    let scores = graph.outputs[1].name.clone();
+    graph.nodes.push(Node {
+        name: "class".to_owned(),
+        op: Op::ArgMax {
+            axis: 1,
+            keep_dims: false,
+            select_last_index: false,
+        },
+        inputs: vec![scores.clone()],
+        outputs: vec!["map".to_owned()],
+    });
+    graph.outputs[1] = ValueDecl {
+        name: "map".to_owned(),
+        element_type: ElementType::I64,
+        dims: None,
+    };
+    onnx::write(&model.with_graph(graph), place.path().join("two.onnx")).unwrap();
+    let inspected = place.succeed(&["inspect", "two.onnx", "--size", "8x8"]);
+    assert!(inspected.stdout.contains("Conv"), "{}", inspected.stdout);
+    place.succeed(&["decompose", "two.onnx", "-o", "full.onnx"]);
+    place.succeed(&["verify", "two.onnx", "full.onnx", "--size", "8x8"]);
+    for more in [
+        &["--target", "params=70%"][..],
+        &["--target", "params=70%", "--dry-run"],
+    ] {
+        let ran = place.run(&compress(more));
+        assert_eq!(ran.status, 2, "{}", ran.stderr);
+        for part in [
+            "output `map` holds indices (ArgMax `class`)",
+            "extract_model",
+            &format!("[\"{scores}\"]"),
+        ] {
+            assert!(ran.error().contains(part), "{part}: {}", ran.stderr);
+        }
+    }
+    assert!(!place.path().join("out.onnx").exists());
 }
 
 fn compress<'a>(more: &[&'a str]) -> Vec<&'a str> {

@@ -95,6 +95,7 @@ fn weight_slots(node: &Node) -> &[String] {
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
         | Op::Reduce { .. }
+        | Op::ArgMax { .. }
         | Op::GlobalMaxPool
         | Op::Resize(_)
         | Op::Upsample { .. }
@@ -152,6 +153,7 @@ fn macs(node: &Node, inferred: &Inferred) -> u64 {
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
         | Op::Reduce { .. }
+        | Op::ArgMax { .. }
         | Op::LayerNormalization { .. }
         | Op::InstanceNormalization { .. }
         | Op::GroupNormalization { .. }
@@ -252,7 +254,7 @@ impl<'g> Constants<'g> {
 fn data_inputs(node: &Node) -> &[String] {
     let inputs = &node.inputs[..];
     match &node.op {
-        Op::Shape { .. } | Op::ConstantOfShape { .. } => &[],
+        Op::Shape { .. } | Op::ConstantOfShape { .. } | Op::ArgMax { .. } => &[],
         Op::Reshape { .. }
         | Op::Squeeze { .. }
         | Op::Unsqueeze { .. }

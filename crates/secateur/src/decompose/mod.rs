@@ -232,6 +232,7 @@ fn is_layer(op: &Op) -> bool {
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
         | Op::Reduce { .. }
+        | Op::ArgMax { .. }
         | Op::ConvTranspose(_)
         | Op::LayerNormalization { .. }
         | Op::InstanceNormalization { .. }

@@ -1,7 +1,7 @@
 //! What has to be computed for one input shape, in which order, and when a value is last read.
 
 use super::{ExecError, Of, Request};
-use crate::graph::{Graph, Inferred, Node, Op, infer};
+use crate::graph::{Graph, Inferred, Node, Op, Operands, infer};
 use crate::tensor::{ElementType, Floats, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -166,7 +166,8 @@ impl Plan {
             inferred,
         };
         plan.check(graph, &plan.step)?;
-        check_casts(graph, &plan.step, wanted)?;
+        let indices = indices(graph, &plan.step, &plan.inferred)?;
+        check_casts(graph, &plan.step, wanted, &indices)?;
         check_steering(graph, wanted)?;
         Ok(plan)
     }
@@ -251,14 +252,85 @@ impl Schedule {
     }
 }
 
+/// The longest axis whose indices `f32` tells apart.
+const MAX_INDEXED: usize = 1 << f32::MANTISSA_DIGITS;
+
+/// The indices among the values that a schedule computes. They are whole numbers that `f32` holds exactly, so
+/// they may be put out, moved, and cast to any type of numbers; nothing else may read them.
+fn indices<'g>(
+    graph: &'g Graph,
+    schedule: &Schedule,
+    inferred: &Inferred,
+) -> Result<BTreeSet<&'g str>, ExecError> {
+    let mut found: BTreeSet<&str> = BTreeSet::new();
+    for node in schedule.nodes.iter().map(|&index| &graph.nodes[index]) {
+        let problem = |problem: String| ExecError::Node {
+            node: node.name.clone(),
+            op: node.op.name(),
+            problem,
+        };
+        let read = node
+            .inputs
+            .iter()
+            .find(|&name| found.contains(name.as_str()));
+        if let (Op::ArgMax { axis, .. }, None) = (&node.op, read) {
+            let operands = Operands::new(graph, inferred, node);
+            let shape = operands.shape(0)?;
+            let length = shape[operands.axis(*axis, shape.len())?];
+            if length > MAX_INDEXED {
+                return Err(problem(format!(
+                    "indices of an axis of length {length} are not exact in `f32`, in which values are computed"
+                )));
+            }
+            found.extend(node.outputs.iter().map(String::as_str));
+        }
+        let Some(read) = read else { continue };
+        let is_moved = matches!(
+            node.op,
+            Op::Identity
+                | Op::Flatten { .. }
+                | Op::Reshape { .. }
+                | Op::Transpose { .. }
+                | Op::Squeeze { .. }
+                | Op::Unsqueeze { .. }
+                | Op::Cast {
+                    to: ElementType::I32 | ElementType::I64 | ElementType::F64
+                }
+        );
+        let to_f32 = Op::Cast {
+            to: ElementType::F32,
+        };
+        if is_moved {
+            found.extend(node.outputs.iter().map(String::as_str));
+        } else if node.op != to_f32 {
+            return Err(problem(format!(
+                "reads the indices `{read}`; computed values are `f32`, so it cannot compute with integers"
+            )));
+        }
+    }
+    Ok(found)
+}
+
 /// Refuses to compute in another type than `f32`: a value that is cast to one must be cast back at
-/// once.
-fn check_casts(graph: &Graph, schedule: &Schedule, wanted: &Wanted) -> Result<(), ExecError> {
+/// once. Indices are whole in any type.
+fn check_casts(
+    graph: &Graph,
+    schedule: &Schedule,
+    wanted: &Wanted,
+    indices: &BTreeSet<&str>,
+) -> Result<(), ExecError> {
     let to_f32 = Op::Cast {
         to: ElementType::F32,
     };
     for node in schedule.nodes.iter().map(|&index| &graph.nodes[index]) {
         let Op::Cast { to } = node.op else { continue };
+        if node
+            .inputs
+            .iter()
+            .any(|name| indices.contains(name.as_str()))
+        {
+            continue;
+        }
         let reads = |reader: &Node| reader.inputs.iter().any(|name| node.outputs.contains(name));
         let is_wanted = node.outputs.iter().any(|name| wanted.step.contains(name));
         let is_read = || {

@@ -28,6 +28,7 @@ impl Op {
             | Self::AveragePool(_)
             | Self::GlobalAveragePool
             | Self::GlobalMaxPool
+            | Self::ArgMax { .. }
             | Self::DepthToSpace { .. }
             | Self::SpaceToDepth { .. }
             | Self::Flatten { .. }

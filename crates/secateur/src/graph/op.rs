@@ -246,6 +246,15 @@ pub enum Op {
         /// Whether no axes means no reduction.
         noop_with_empty_axes: bool,
     },
+    /// `x` to the indices of the largest elements along an axis, `i64`. Engines compute them as `f32`.
+    ArgMax {
+        /// Axis; negative counts from the last.
+        axis: i64,
+        /// Whether the axis stays with length 1.
+        keep_dims: bool,
+        /// Whether the last of equal elements counts, not the first.
+        select_last_index: bool,
+    },
     /// `x` to `[product before axis, product from axis]`.
     Flatten {
         /// Axis; negative counts from the last.
@@ -413,6 +422,7 @@ impl Op {
                 Reduction::L2 => "ReduceL2",
                 Reduction::SumSquare => "ReduceSumSquare",
             },
+            Self::ArgMax { .. } => "ArgMax",
             Self::ConvTranspose(_) => "ConvTranspose",
             Self::LayerNormalization { .. } => "LayerNormalization",
             Self::InstanceNormalization { .. } => "InstanceNormalization",

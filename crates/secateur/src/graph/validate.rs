@@ -195,6 +195,7 @@ fn check_weights(graph: &Graph, node: &Node) -> Result<(), GraphError> {
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
         | Op::Reduce { .. }
+        | Op::ArgMax { .. }
         | Op::GlobalMaxPool
         | Op::Resize(_)
         | Op::Upsample { .. }

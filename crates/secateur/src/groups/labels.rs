@@ -183,7 +183,9 @@ impl<'g> Labels<'g> {
                     Err(unknown(node))
                 }
             }
-            Op::Reduce { keep_dims, .. } => self.reduce_mean(node, *keep_dims),
+            Op::Reduce { keep_dims, .. } | Op::ArgMax { keep_dims, .. } => {
+                self.reduce(node, *keep_dims)
+            }
             Op::Flatten { .. } => self.reshape(node),
             Op::Reshape { .. } => self.reshape(node),
             Op::Transpose { perm } => self.transpose(node, perm.as_deref()),

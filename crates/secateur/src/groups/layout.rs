@@ -51,7 +51,7 @@ impl Labels<'_> {
         Ok(first)
     }
 
-    pub(super) fn reduce_mean(&mut self, node: &Node, keep_dims: bool) -> Result<Channels, Fixed> {
+    pub(super) fn reduce(&mut self, node: &Node, keep_dims: bool) -> Result<Channels, Fixed> {
         let channels = self.input(node)?;
         let operands = Operands::new(self.graph, self.inferred, node);
         let reduced = operands.reduced_axes().map_err(|_| unknown(node))?;

@@ -238,6 +238,14 @@ fn between(middle: impl FnOnce(&mut Builder) -> String) -> ChannelGroups {
     found(&b.output("end"))
 }
 
+fn arg_max(axis: i64) -> Op {
+    Op::ArgMax {
+        axis,
+        keep_dims: true,
+        select_last_index: false,
+    }
+}
+
 #[test]
 fn what_stays_says_why() {
     let lrn = Op::Lrn {
@@ -326,6 +334,25 @@ fn what_stays_says_why() {
                 b.node("sum", Op::Variadic(Variadic::Sum), &["a", "mean"])
             }),
             "its channels reach node `mean` (ReduceMean), which does not treat them one by one",
+        ),
+        (
+            "the largest of the channels",
+            Box::new(|b| {
+                b.node("class", arg_max(1), &["a"]);
+                let to = ElementType::F32;
+                b.node("cast", Op::Cast { to }, &["class"]);
+                b.node("sum", Op::Variadic(Variadic::Sum), &["a", "cast"])
+            }),
+            "its channels reach node `class` (ArgMax), which does not treat them one by one",
+        ),
+        (
+            "the largest of the rows",
+            Box::new(|b| {
+                b.node("row", arg_max(-2), &["a"]);
+                let to = ElementType::F32;
+                b.node("cast", Op::Cast { to }, &["row"])
+            }),
+            "free",
         ),
         (
             "a product of two values",

@@ -4,7 +4,7 @@ mod channel;
 mod direction;
 mod taylor;
 
-pub use channel::{Reader, removal_order};
+pub use channel::{Reader, RemovalOrder};
 pub use direction::{Score, score};
 pub use taylor::{ImportanceError, TaylorWindow, scaling_gradient};
 

@@ -35,15 +35,17 @@ pub enum OnnxError {
     /// Not decodable as protobuf.
     #[error("the file is truncated, damaged or not an ONNX model ({0})")]
     Damaged(String),
-    /// Too large for protobuf, or for memory.
-    #[error("{what} {bytes} bytes, more than the limit of {limit}")]
+    /// Too large for protobuf.
+    #[error("{what} {bytes} bytes, more than the {limit} that one ONNX file can hold; {remedy}")]
     TooLarge {
         /// What is too large, with its verb: "the model would take".
-        what: String,
+        what: &'static str,
         /// Its size.
         bytes: u64,
         /// The largest size that is accepted.
         limit: u64,
+        /// What the user can do.
+        remedy: &'static str,
     },
     /// An operator set that is too old or too new.
     #[error(

@@ -104,9 +104,20 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Model, OnnxError> {
 /// [`OnnxError::File`] where a node has a form that the graph's operator set lacks or the model is
 /// larger than protobuf allows; [`OnnxError::Write`] where the file cannot be written.
 pub fn write(model: &Model, path: impl AsRef<Path>) -> Result<(), OnnxError> {
-    let path = path.as_ref();
-    let bytes = to_bytes(model).map_err(|problem| in_file(path, problem))?;
+    write_within(model, path.as_ref(), MAX_FILE_BYTES)
+}
+
+fn write_within(model: &Model, path: &Path, limit: u64) -> Result<(), OnnxError> {
+    let bytes = bytes_within(model, limit).map_err(|problem| in_file(path, problem))?;
     Ok(write_atomic(path, &bytes)?)
+}
+
+/// The bytes of an ONNX file that is to be written to `path`.
+///
+/// # Errors
+/// See [`write()`].
+pub fn to_bytes_for(path: &Path, model: &Model) -> Result<Vec<u8>, OnnxError> {
+    to_bytes(model).map_err(|problem| in_file(path, problem))
 }
 
 /// The bytes of an ONNX file.
@@ -114,13 +125,20 @@ pub fn write(model: &Model, path: impl AsRef<Path>) -> Result<(), OnnxError> {
 /// # Errors
 /// See [`write()`]; the error does not name a file.
 pub fn to_bytes(model: &Model) -> Result<Vec<u8>, OnnxError> {
+    bytes_within(model, MAX_FILE_BYTES)
+}
+
+/// Weights go into the file itself: a second file could not be replaced together with the first.
+fn bytes_within(model: &Model, limit: u64) -> Result<Vec<u8>, OnnxError> {
     let proto = export::model(model)?;
     let bytes = u64::try_from(proto.encoded_len()).unwrap_or(u64::MAX);
-    if bytes > MAX_FILE_BYTES {
+    if bytes > limit {
         return Err(OnnxError::TooLarge {
-            what: "the model would take".into(),
+            what: "the model would take",
             bytes,
-            limit: MAX_FILE_BYTES,
+            limit,
+            remedy: "two factors of full rank are larger than the layer that they stand for: leave the largest layers \
+                     whole with `--exclude`",
         });
     }
     Ok(proto.encode_to_vec())
@@ -140,9 +158,10 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, OnnxError> {
     let bytes = fs::metadata(path).map_err(OnnxError::Io)?.len();
     if bytes > MAX_FILE_BYTES {
         return Err(OnnxError::TooLarge {
-            what: "the file has".into(),
+            what: "the file has",
             bytes,
             limit: MAX_FILE_BYTES,
+            remedy: "keep its weights in a file of their own: `onnx.save_model(model, path, save_as_external_data=True)`",
         });
     }
     fs::read(path).map_err(OnnxError::Io)

@@ -140,6 +140,17 @@ fn attributes(node: &Node, graph: &Graph) -> Result<Vec<AttributeProto>, String>
             }
             all
         }
+        &Op::ArgMax {
+            axis,
+            keep_dims,
+            select_last_index,
+        } => {
+            let mut all = vec![make::int("axis", axis), make::flag("keepdims", keep_dims)];
+            if select_last_index {
+                all.push(make::flag("select_last_index", true));
+            }
+            all
+        }
         Op::Reshape { allow_zero } => match allow_zero {
             true => vec![make::flag("allowzero", true)],
             false => vec![],

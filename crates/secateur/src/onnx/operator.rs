@@ -133,6 +133,11 @@ pub(super) fn operator(
         "ReduceL1" => reduce(a, Reduction::L1)?,
         "ReduceL2" => reduce(a, Reduction::L2)?,
         "ReduceSumSquare" => reduce(a, Reduction::SumSquare)?,
+        "ArgMax" => Op::ArgMax {
+            axis: a.int("axis")?.unwrap_or(0),
+            keep_dims: a.flag("keepdims")?.unwrap_or(true),
+            select_last_index: a.flag("select_last_index")?.unwrap_or(false),
+        },
         "ConvTranspose" => Op::ConvTranspose(transposed_convolution(a, constant(1))?),
         "InstanceNormalization" => Op::InstanceNormalization {
             epsilon: a.float("epsilon")?.unwrap_or(NORM_EPSILON),

@@ -284,6 +284,16 @@ const ENTRIES: &[Entry] = &[
     reduction("ReduceL1", AXES_INPUT_18, REDUCTION_18),
     reduction("ReduceL2", AXES_INPUT_18, REDUCTION_18),
     reduction("ReduceSumSquare", AXES_INPUT_18, REDUCTION_18),
+    plain(
+        "ArgMax",
+        1,
+        ONE_INPUT,
+        &[
+            attr("axis"),
+            attr("keepdims"),
+            from("select_last_index", 12),
+        ],
+    ),
     limited(
         "ConvTranspose",
         1,

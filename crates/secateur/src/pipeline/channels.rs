@@ -2,6 +2,7 @@
 //! (docs/method.md, section 6).
 
 use super::PipelineError;
+use super::channel_order::{ChannelOrder, aligned, shortest};
 use super::choose::exported_size;
 use super::score::Scoring;
 use super::stages::shapes;
@@ -9,7 +10,7 @@ use super::times::Times;
 use crate::decompose::{OutputMoments, cap_ranks};
 use crate::graph::{Graph, Inferred, Op, Size, factored_layers, layer_of};
 use crate::groups::{ChannelGroups, ChannelId, Removed, Role, discover};
-use crate::importance::{Reader, removal_order};
+use crate::importance::{Reader, RemovalOrder};
 use crate::prune::Per;
 use crate::prune::channels::{self, ChannelPlan, RepairConfig};
 use crate::train::{ChannelAxis, KeptChannels, Wanted};
@@ -108,34 +109,26 @@ impl Scoring<'_> {
             })
             .collect();
         let sizes: Vec<usize> = groups.groups.iter().map(|group| group.channels).collect();
-        let order = without_emptying(&groups, removal_order(readers, &sizes, &saved));
-
-        // The size falls with every channel, so the shortest sufficient run is found by halving.
-        let removed = |n: usize| {
+        let order = RemovalOrder::new(readers, &sizes, &saved);
+        let mut order = ChannelOrder::new(&groups, order);
+        let removed = |run: &[ChannelId]| {
             let mut removed = Removed::nothing(&groups);
-            let aligned = aligned(&order[..n], &sizes, settings.align());
+            let aligned = aligned(run, &sizes, settings.align());
             aligned.into_iter().for_each(|id| removed.insert(id));
             removed
         };
-        let size = |n: usize| {
-            let plan = ChannelPlan::of(&groups, &removed(n));
+        let is_enough = |run: &[ChannelId]| -> Result<bool, PipelineError> {
+            let plan = ChannelPlan::of(&groups, &removed(run));
             let cut = channels::apply(graph, &inferred, &plan)?;
-            exported_size(&cut, self.prepared, times)
+            Ok(is_enough(exported_size(&cut, self.prepared, times)?))
         };
-        let (mut too_few, mut enough) = (0, order.len());
-        if aligned(&order, &sizes, settings.align()).is_empty() {
+        let may_go = sizes.iter().zip(&saved).filter(|(_, saved)| **saved > 0.0);
+        let most = may_go.map(|(size, _)| size.saturating_sub(1)).sum();
+        let run = shortest(most, &mut |n| order.first(n).to_vec(), &is_enough)?;
+        let removed = removed(&run);
+        if removed == Removed::nothing(&groups) {
             return Ok(None);
         }
-        let reachable = is_enough(size(enough)?);
-        while reachable && enough - too_few > 1 {
-            let middle = usize::midpoint(too_few, enough);
-            if is_enough(size(middle)?) {
-                enough = middle;
-            } else {
-                too_few = middle;
-            }
-        }
-        let removed = removed(enough);
         let plan = ChannelPlan::of(&groups, &removed);
         let repairable = channels::repairable(graph, &inferred, &plan)?;
         let by_layer = repairable.into_iter().filter_map(|(layer, _)| {
@@ -151,46 +144,6 @@ impl Scoring<'_> {
             plan,
         }))
     }
-}
-
-/// The part of `order` after which each group has a multiple of `align` channels left, or all of its
-/// `sizes`: of what goes beyond that, the last stay.
-fn aligned(order: &[ChannelId], sizes: &[usize], align: usize) -> Vec<ChannelId> {
-    let mut goes = vec![0_usize; sizes.len()];
-    for id in order {
-        goes[id.group] += 1;
-    }
-    for (goes, &size) in goes.iter_mut().zip(sizes) {
-        let left = (size - *goes).next_multiple_of(align).min(size);
-        *goes = size - left;
-    }
-    let mut takes = |id: &&ChannelId| {
-        let more = goes[id.group] > 0;
-        goes[id.group] -= usize::from(more);
-        more
-    };
-    order.iter().filter(|id| takes(id)).copied().collect()
-}
-
-/// `order` without the channels whose removal would leave nothing of a value: a group can be spread
-/// over several.
-fn without_emptying(groups: &ChannelGroups, order: Vec<ChannelId>) -> Vec<ChannelId> {
-    let mut removed = Removed::nothing(groups);
-    order.iter().for_each(|&id| removed.insert(id));
-    if groups.emptied(&removed).is_none() {
-        return order;
-    }
-    removed = Removed::nothing(groups);
-    let mut result = Vec::new();
-    for id in order {
-        let mut with = removed.clone();
-        with.insert(id);
-        if groups.emptied(&with).is_none() {
-            removed = with;
-            result.push(id);
-        }
-    }
-    result
 }
 
 /// By layer that reads channels of a group, the value that it reads.
@@ -309,20 +262,4 @@ fn kept(graph: &Graph, groups: &ChannelGroups, removed: &Removed) -> KeptChannel
             Some((mean.clone(), axis.kept(removed)))
         })
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_are_left_with_aligned_numbers_of_channels_or_whole() {
-        let id = |group, channel| ChannelId { group, channel };
-        // Of 12 channels four and then a fifth go; of 6, which is no multiple, one.
-        let order = [id(0, 3), id(1, 2), id(0, 7), id(0, 1), id(0, 0), id(0, 9)];
-        let kept = |align| aligned(&order, &[12, 6], align);
-        assert_eq!(kept(1), order);
-        assert_eq!(kept(4), [id(0, 3), id(0, 7), id(0, 1), id(0, 0)]);
-        assert_eq!(kept(16), []);
-    }
 }

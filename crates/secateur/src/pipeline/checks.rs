@@ -3,7 +3,7 @@
 use super::foresee::feasibility;
 use super::{PipelineError, Prepared, Settings, Target};
 use crate::decompose::Basis;
-use crate::graph::{Graph, infer_images};
+use crate::graph::{Graph, Op, infer_images};
 use crate::importance::Score;
 use crate::tensor::ElementType;
 use crate::train::Curvature;
@@ -88,6 +88,43 @@ pub(super) fn check_labels(settings: &Settings, has_labels: bool) -> Result<(), 
     if settings.transfer.insert_batch_norm == InsertBatchNorm::Yes {
         let want = "`no`, as the images have no labels to train by";
         return wrong("insert-batch-norm", "yes", want);
+    }
+    Ok(())
+}
+
+/// Outputs that say nothing of how near a network is to another: indices have no gradient, and a small
+/// difference of scores is a large one of theirs, or none.
+pub(super) fn check_scores(graph: &Graph) -> Result<(), PipelineError> {
+    let producers = graph.producers();
+    for output in &graph.outputs {
+        let mut value = &output.name;
+        while let Some(node) = producers.get(value.as_str()).map(|&at| &graph.nodes[at]) {
+            let is_moved = matches!(
+                node.op,
+                Op::Cast { .. }
+                    | Op::Identity
+                    | Op::Flatten { .. }
+                    | Op::Reshape { .. }
+                    | Op::Transpose { .. }
+                    | Op::Squeeze { .. }
+                    | Op::Unsqueeze { .. }
+            );
+            let Some(read) = node.inputs.first() else {
+                break;
+            };
+            if matches!(node.op, Op::ArgMax { .. }) {
+                return Err(PipelineError::Indices {
+                    output: output.name.clone(),
+                    node: node.name.clone(),
+                    scores: read.clone(),
+                    input: graph.image_input()?.name,
+                });
+            }
+            if !is_moved {
+                break;
+            }
+            value = read;
+        }
     }
     Ok(())
 }

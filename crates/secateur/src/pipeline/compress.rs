@@ -1,6 +1,6 @@
 //! `compress`: the whole job, from a pre-trained network to a verified smaller file.
 
-use super::checks::{check, check_labels, check_outputs, reject_infeasible};
+use super::checks::{check, check_labels, check_outputs, check_scores, reject_infeasible};
 use super::clock::Clock;
 use super::latency::{LIMIT, latency, latency_before, threads};
 use super::outcome::{Outcome, drop, layer_results, target_results};
@@ -62,6 +62,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     check_writable(job.output)?;
     let runtime = verify::open(settings.verify.runtime, job.runtime_options)?;
     let model = onnx::read(job.model)?;
+    check_scores(&model.graph)?;
     let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
     check_labels(settings, prepared.dataset.has_labels())?;
     let mut for_file = settings.clone();
@@ -88,7 +89,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
 
     let (transferred, task, val) =
         clock.time("transfer", || transferred(job, &model, &prepared, &run))?;
-    let before_bytes = onnx::to_bytes(&model.with_graph(transferred.clone()))?;
+    let before_bytes = onnx::to_bytes_for(job.model, &model.with_graph(transferred.clone()))?;
     let cost_before = cost::of(&transferred, &shapes(&transferred, &prepared)?);
     let original = Original {
         params: cost_before.params,
@@ -145,7 +146,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let (small, folded) = fold(&tuned, &FoldConfig::default())?;
 
     let exported = model.with_graph(small.clone());
-    let after_bytes = onnx::to_bytes(&exported)?;
+    let after_bytes = onnx::to_bytes_for(job.output, &exported)?;
     let outcome = clock.time("verify", || {
         Outcome::of(&context, &tuned, &before_bytes, &after_bytes)
     })?;

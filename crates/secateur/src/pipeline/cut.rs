@@ -1,7 +1,7 @@
 //! One cut of a factored network: scores from statistics or a window of training, a plan, a smaller
 //! graph.
 
-use super::checks::check;
+use super::checks::{check, check_scores};
 use super::choose::{Choice, File};
 use super::files::{folded, written};
 use super::score::Scoring;
@@ -76,6 +76,7 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
         });
     }
     let read = onnx::read(job.model)?;
+    check_scores(&read.graph)?;
     let layers = chosen(&read.graph, settings)?;
     let prepared = prepare(&read.graph, &settings.data, settings.seed, progress)?;
     prepared.check_labelled()?;

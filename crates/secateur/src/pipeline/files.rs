@@ -1,5 +1,6 @@
 //! The single stages, file to file.
 
+use super::checks::check_scores;
 use super::inspect::inspect_graph;
 use super::stages::{source, transfer_network};
 use super::{PipelineError, Resume, Run, RunKey, Settings, prepare};
@@ -43,6 +44,7 @@ pub fn transfer_file(job: &TransferJob<'_>) -> Result<StageReport, PipelineError
     let (settings, engine, progress) = (job.settings, job.engine, job.progress);
     check_writable(job.output)?;
     let model = onnx::read(job.model)?;
+    check_scores(&model.graph)?;
     let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
     prepared.check_labelled()?;
     let key = RunKey::of(job.model, &model, &prepared, settings)?;
@@ -160,7 +162,7 @@ pub(super) fn written(
     let name = |path: &Path| path.display().to_string();
     let before = inspect_graph(&read.graph, size, &name(model), bytes(model))?;
     let exported = read.with_graph(graph);
-    let encoded = onnx::to_bytes(&exported)?;
+    let encoded = onnx::to_bytes_for(output, &exported)?;
     let after = inspect_graph(&exported.graph, size, &name(output), encoded.len() as u64)?;
     crate::files::write_atomic(output, &encoded)?;
     Ok(StageReport {

@@ -1,6 +1,6 @@
 //! What a run would do, said before the long work.
 
-use super::checks::{check_labels, check_outputs};
+use super::checks::{check_labels, check_outputs, check_scores};
 use super::inspect::{inspect_graph, preprocess_text};
 use super::stages::{decompose_config, shapes, transfer_epochs};
 use super::{Original, PipelineError, Prepared, Removal, Settings, Target, prepare};
@@ -33,6 +33,7 @@ pub fn foresee(
 ) -> Result<PlanReport, PipelineError> {
     let model = onnx::read(path)?;
     let graph = &model.graph;
+    check_scores(graph)?;
     let prepared = prepare(graph, &settings.data, settings.seed, progress)?;
     let (dataset, preprocess) = (&prepared.dataset, &prepared.preprocess);
     let size = [preprocess.height, preprocess.width];

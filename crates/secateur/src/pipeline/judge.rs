@@ -1,5 +1,6 @@
 //! Accuracy of a file, and the difference of two, in an independent runtime.
 
+use super::checks::check_scores;
 use super::{PipelineError, Prepared, Settings, prepare};
 use crate::data::{Augment, Batch, DataError, Order, Split, counted_batch};
 use crate::graph::Graph;
@@ -37,6 +38,7 @@ pub fn evaluate_file(
     let runtime = verify::open(settings.verify.runtime, options)?;
     let bytes = read(model)?;
     let graph = onnx::read(model)?.graph;
+    check_scores(&graph)?;
     let prepared = prepare(&graph, &settings.data, settings.seed, progress)?;
     prepared.check_labelled()?;
     let shape = prepared.input_shape(settings.data.batch_size);

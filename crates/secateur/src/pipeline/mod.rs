@@ -2,6 +2,7 @@
 
 mod basis;
 mod candidate;
+mod channel_order;
 mod channels;
 mod checks;
 mod choose;
@@ -179,6 +180,22 @@ pub enum PipelineError {
     /// The command wants labels.
     #[error("the images have no labels: want one folder of images a class, CIFAR or IDX files")]
     NoLabels,
+    /// An output of indices.
+    #[error(
+        "output `{output}` holds indices (ArgMax `{node}`), which do not tell how far a cut network is from the uncut one: \
+         let the network end in the scores `{scores}`, in Python by \
+         `onnx.utils.extract_model(\"IN.onnx\", \"SCORES.onnx\", [\"{input}\"], [\"{scores}\"])`"
+    )]
+    Indices {
+        /// The output.
+        output: String,
+        /// The node that makes them.
+        node: String,
+        /// What that node reads.
+        scores: String,
+        /// The graph's input.
+        input: String,
+    },
     /// An output that cannot be compared image by image.
     #[error(
         "output `{output}` has the shape {shape:?} for {batch} images: without labels every output must be floats, \

@@ -61,6 +61,7 @@ pub fn names(graph: &Graph, trainable: Trainable, head: Option<&str>) -> Vec<Str
             | Op::AveragePool(_)
             | Op::GlobalAveragePool
             | Op::Reduce { .. }
+            | Op::ArgMax { .. }
             | Op::GlobalMaxPool
             | Op::Resize(_)
             | Op::Upsample { .. }

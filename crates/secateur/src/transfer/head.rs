@@ -121,6 +121,7 @@ pub fn ending(graph: &Graph, height: usize, width: usize) -> Result<Ending, Tran
                 Arithmetic::Sub | Arithmetic::Mul | Arithmetic::Div | Arithmetic::Pow,
             )
             | Op::Reduce { .. }
+            | Op::ArgMax { .. }
             | Op::ConvTranspose(_)
             | Op::LayerNormalization { .. }
             | Op::InstanceNormalization { .. }

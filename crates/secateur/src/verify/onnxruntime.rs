@@ -178,9 +178,16 @@ fn run_piece(
     let outputs = session.run(ort::inputs![input])?;
     let mut found = Vec::new();
     for output in outputs.values() {
-        let (shape, values) = output.try_extract_tensor::<f32>()?;
+        // Indices are compared as floats, as tract's are.
+        let (shape, values) = match output.try_extract_tensor::<i64>() {
+            Ok((shape, values)) => (shape, values.iter().map(|&value| value as f32).collect()),
+            Err(_) => {
+                let (shape, values) = output.try_extract_tensor::<f32>()?;
+                (shape, values.to_vec())
+            }
+        };
         let length = |dim: &i64| usize::try_from(*dim).unwrap_or(0);
-        found.push((shape.iter().map(length).collect(), values.to_vec()));
+        found.push((shape.iter().map(length).collect(), values));
     }
     Ok(found)
 }

@@ -2,11 +2,13 @@
 //! hand, and against a trained network on real images.
 
 use super::{
-    Accuracy, Loaded, Options, Runtime, RuntimeKind, Tolerance, VerifyError, compare, evaluate,
-    open,
+    Accuracy, Loaded, Options, Runtime, RuntimeKind, Tolerance, VerifyError, compare,
+    compare_outputs, evaluate, open,
 };
 use crate::data::Batch;
-use crate::tensor::Floats;
+use crate::graph::Op;
+use crate::graph::samples::Builder;
+use crate::tensor::{ElementType, Floats};
 use ndarray::{ArrayD, IxDyn};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -346,46 +348,109 @@ fn one_wrong_weight_is_measured_and_refused() {
         .unwrap();
         assert_eq!(summary.max_abs_diff, f64::from(expected));
         let error = summary.check(Tolerance::default()).unwrap_err();
-        assert!(error.to_string().contains("at most 1.0e-3"), "{error}");
+        let found = format!("largest difference {expected:.1e}, at most ");
+        assert!(error.to_string().contains(&found), "{error}");
     }
+}
+
+/// Compares outputs that are given, `[n, k]`, an image a row.
+fn compared<const N: usize>(a: &[[f32; N]], b: &[[f32; N]]) -> super::VerifySummary {
+    let rows = |rows: &[[f32; N]]| floats(&[rows.len(), N], rows.concat());
+    let batch = Batch {
+        images: images(a.len()),
+        labels: vec![0; a.len()],
+    };
+    compare(
+        &mut |_| Ok(rows(a)),
+        &mut |_| Ok(rows(b)),
+        whole(vec![batch]),
+        "none",
+    )
+    .unwrap()
+}
+
+fn is_within(summary: &super::VerifySummary) -> bool {
+    summary.check(Tolerance::default()).is_ok()
 }
 
 #[test]
 fn each_limit_of_the_tolerance_is_held() {
-    let row = |values: [f32; 3]| floats(&[1, 3], values.to_vec());
-    let difference = |a: [f32; 3], b: [f32; 3]| {
-        let batch = Batch {
-            images: images(1),
-            labels: vec![0],
-        };
-        compare(
-            &mut |_| Ok(row(a)),
-            &mut |_| Ok(row(b)),
-            whole(vec![batch]),
-            "none",
-        )
-        .unwrap()
-    };
-    let within = |summary: &super::VerifySummary| summary.check(Tolerance::default()).is_ok();
-
+    let difference = |a: [f32; 3], b: [f32; 3]| compared(&[a], &[b]);
     let close = difference([0.0, -4.0, 1.0], [0.0, -4.0, 1.003]);
-    assert!(within(&close), "{close:?}");
+    assert!(is_within(&close), "{close:?}");
     assert!(
         (close.max_abs_diff - 0.003).abs() < 1e-7 && close.max_abs_output == 4.0,
         "{close:?}"
     );
-    assert!(!within(&difference([0.0, -4.0, 1.0], [0.0, -4.0, 1.005])));
+    assert_eq!(close.spread, None);
+    assert!(!is_within(&difference(
+        [0.0, -4.0, 1.0],
+        [0.0, -4.0, 1.005]
+    )));
     // A tiny difference that changes the class.
     let changed = difference([1.0, 1.0001, 0.0], [1.0001, 1.0, 0.0]);
-    assert!(changed.relative < 1e-3 && changed.top1_agreement == 0.0 && !within(&changed));
+    assert!(changed.relative < 1e-3 && changed.top1_agreement == 0.0 && !is_within(&changed));
     // The same NaN in both is no agreement.
     let nan = difference([f32::NAN, 0.0, 0.0], [f32::NAN, 0.0, 0.0]);
     assert!(
-        nan.non_finite == 1 && nan.max_abs_diff == 0.0 && !within(&nan),
+        nan.non_finite == 1 && nan.max_abs_diff == 0.0 && !is_within(&nan),
         "{nan:?}"
     );
     let zero = difference([0.0; 3], [0.0; 3]);
-    assert!(zero.relative == 0.0 && within(&zero), "{zero:?}");
+    assert!(zero.relative == 0.0 && is_within(&zero), "{zero:?}");
+}
+
+#[test]
+fn rounding_of_outputs_that_are_about_nothing_is_no_difference() {
+    // A sigmoid's: off by two units in the last place of 1, which is a hundredth of the largest of them.
+    let ulp = f32::EPSILON;
+    let a = [[1e-5, 2e-5, 1e-6], [1.5e-5, 1e-5, 2e-6]];
+    let b = a.map(|row| row.map(|value| value + 2.0 * ulp));
+    let rounded = compared(&a, &b);
+    assert!(rounded.relative > 1e-2, "{rounded:?}");
+    assert!(is_within(&rounded), "{rounded:?}");
+    let wrong = a.map(|row| row.map(|value| value + 20.0 * ulp));
+    assert!(!is_within(&compared(&a, &wrong)));
+}
+
+#[test]
+fn a_difference_counts_beside_what_the_image_changes() {
+    // 100 whatever the image is, give or take a hundredth.
+    let a = [[100.0, 50.01], [100.01, 50.0]];
+    let rounded = compared(&a, &[[100.0, 50.015], [100.015, 50.0]]);
+    let spread = rounded.spread.unwrap();
+    assert!((spread - 0.01).abs() < 1e-5, "{rounded:?}");
+    assert!(is_within(&rounded), "below 1e-4 of 100: {rounded:?}");
+    // Three times what the image changes is wrong, little as it is beside the outputs.
+    let wrong = compared(&a, &[[100.0, 50.03], [100.03, 50.0]]);
+    assert!(wrong.relative < 1e-3, "{wrong:?}");
+    let error = wrong.check(Tolerance::default()).unwrap_err().to_string();
+    assert!(error.contains("1.0e-2 apart over the images"), "{error}");
+    // What differs from place to place is no spread over images.
+    let places = [[0.0, 80.0], [0.01, 80.0]];
+    assert!(!is_within(&compared(&places, &[[0.0, 80.0], [0.02, 80.0]])));
+}
+
+#[test]
+fn of_several_outputs_the_one_that_is_off_is_reported() {
+    // The first is off by more, and within what it may be; the second hardly depends on the image.
+    let outputs = |first: f32, second: f32| {
+        vec![
+            floats(&[2, 1], vec![0.0, 1000.0 + first]),
+            floats(&[2, 1], vec![1000.0, 1000.1 + second]),
+        ]
+    };
+    let batches = || {
+        whole(vec![Batch {
+            images: images(2),
+            labels: vec![0; 2],
+        }])
+    };
+    let right = &mut |_: &Floats| Ok(outputs(0.0, 0.0));
+    let wrong = &mut |_: &Floats| Ok(outputs(0.9, 0.5));
+    let summary = compare_outputs(2, right, wrong, batches, "none").unwrap();
+    assert!(summary.spread.unwrap() < 1.0, "{summary:?}");
+    assert!(!is_within(&summary));
 }
 
 #[test]
@@ -402,6 +467,31 @@ fn outputs_of_different_shapes_cannot_be_compared() {
     )
     .unwrap_err();
     assert!(error.to_string().contains("[2, 3] and [2, 4]"), "{error}");
+}
+
+#[test]
+fn outputs_of_indices_are_compared_as_floats() {
+    let mut b = Builder::new(3);
+    let op = Op::ArgMax {
+        axis: 1,
+        keep_dims: false,
+        select_last_index: false,
+    };
+    b.node("y", op, &["x"]);
+    let mut graph = b.output("y");
+    graph.outputs[0].element_type = ElementType::I64;
+    let bytes = crate::onnx::to_bytes(&crate::onnx::Model::new(graph)).unwrap();
+    let pixels = floats(&[1, 3, 1, 2], vec![0.0, 3.0, 1.0, 2.0, 1.5, 4.0]);
+    for runtime in runtimes() {
+        let mut model = runtime.load(&bytes, [1, 3, 1, 2]).unwrap();
+        let found = model.run(&pixels).unwrap();
+        assert_eq!(
+            found,
+            floats(&[1, 1, 2], vec![2.0, 2.0]),
+            "{}",
+            runtime.name()
+        );
+    }
 }
 
 #[test]
@@ -547,6 +637,8 @@ fn a_trained_network_is_as_accurate_as_in_onnx_runtime_through_python() {
         summary
             .check(Tolerance {
                 relative: 1e-5,
+                rounding: 1e-5,
+                absolute: 0.0,
                 top1_agreement: 1.0,
             })
             .unwrap();

@@ -90,6 +90,11 @@ pub(super) fn apply(args: &mut Args<'_>) -> Result<Value, ExecError> {
         Op::GlobalAveragePool => reduce::global_average_pool(args),
         Op::GlobalMaxPool => reduce::global_max_pool(args),
         Op::Reduce { reduction, .. } => reduce::reduce(args, *reduction),
+        Op::ArgMax {
+            axis,
+            keep_dims: _,
+            select_last_index,
+        } => reduce::arg_max(args, *axis, *select_last_index),
         Op::ConvTranspose(attrs) => conv::conv_transpose(args, attrs),
         Op::LayerNormalization { axis, epsilon } => norm::layer_norm(args, *axis, *epsilon),
         Op::InstanceNormalization { epsilon } => norm::instance_norm(args, *epsilon),

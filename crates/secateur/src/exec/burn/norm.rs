@@ -161,6 +161,10 @@ pub(super) fn lrn(
     if size == 0 {
         return Err(args.error("size 0"));
     }
+    // Burn takes a whole exponent as an `i64`, and infinity for whole.
+    if beta.abs() >= i64::MAX as f32 {
+        return Err(args.error(format!("the exponent {beta} is out of range")));
+    }
     let shape = args.shape(0)?;
     if shape.len() < 2 {
         return Err(args.error(format!("shape {shape:?} has no channels")));

@@ -4,7 +4,7 @@ use super::apply::Args;
 use super::value::{Value, map_tensor};
 use crate::exec::ExecError;
 use crate::graph::Reduction;
-use ::burn::tensor::Tensor;
+use ::burn::tensor::{Tensor, TensorData};
 
 /// `GlobalAveragePool`: the mean over all positions.
 pub(super) fn global_average_pool(args: &mut Args<'_>) -> Result<Value, ExecError> {
@@ -48,6 +48,30 @@ pub(super) fn reduce(args: &mut Args<'_>, reduction: Reduction) -> Result<Value,
             Ok(map_tensor!(sums, x => x.sqrt()))
         }
     }
+}
+
+/// `ArgMax`: indices as floats. No gradient goes through them.
+pub(super) fn arg_max(
+    args: &mut Args<'_>,
+    axis: i64,
+    select_last_index: bool,
+) -> Result<Value, ExecError> {
+    let shape = args.shape(0)?;
+    let axis = args.operands.axis(axis, shape.len())?;
+    let outer = shape[..axis].iter().product();
+    let inner = shape[axis + 1..].iter().product();
+    let (len, cube) = (shape[axis], [outer, shape[axis], inner]);
+    let x = args.take(0)?.reshape(cube).without_autodiff();
+    let indices: Vec<f32> = (0..len).map(|index| index as f32).collect();
+    let indices = Tensor::<1>::from_data(TensorData::new(indices, [len]), &x.device());
+    let indices = indices.reshape([1, len, 1]).expand(cube);
+    let is_less = x.clone().lower(x.max_dim(1).expand(cube));
+    let found = if select_last_index {
+        indices.mask_fill(is_less, -1.0).max_dim(1)
+    } else {
+        indices.mask_fill(is_less, len as f32).min_dim(1)
+    };
+    Ok(Value::from(found).reshaped(args.out_shape))
 }
 
 /// A reduction of the middle axis of three, over sorted axes; neighbouring ones are taken as one.

@@ -11,6 +11,7 @@ mod convolution;
 mod node;
 mod norm;
 mod pool;
+mod reduce;
 mod session;
 
 use self::session::NativeSession;

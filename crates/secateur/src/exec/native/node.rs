@@ -1,7 +1,7 @@
 //! The one place that says which function runs an operator, forward and backward.
 
 use super::buffers::Buffers;
-use super::{arithmetic, convolution, norm, pool};
+use super::{arithmetic, convolution, norm, pool, reduce};
 use crate::exec::burn::node as burn_node;
 use crate::exec::{BatchNormMode, ExecError};
 use crate::graph::{Op, Operands};
@@ -126,6 +126,11 @@ pub(super) fn forward(call: &Call<'_>) -> Result<(Floats, Option<Saved>), ExecEr
         Op::Arithmetic(operation) => arithmetic::forward(call, *operation).map(plain),
         Op::MaxPool(attrs) => pool::max_forward(call, attrs).map(plain),
         Op::GlobalAveragePool => pool::global_average(call).map(plain),
+        &Op::ArgMax {
+            axis,
+            keep_dims: _,
+            select_last_index,
+        } => reduce::arg_max(call, axis, select_last_index).map(plain),
         op if keeps_elements(op) => call.reshaped(call.input(0)?.0, call.out_shape).map(plain),
         _ => call.burn_forward(),
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod gradients;
+mod indices;
 mod naive;
 mod sessions;
 mod taps;

@@ -54,6 +54,25 @@ fn network() -> Graph {
     graph(nodes, initializers.collect())
 }
 
+/// Found by mutated models: Burn panics at an exponent that is infinite, or beyond `i64`.
+#[test]
+fn an_exponent_beyond_all_numbers_is_an_error() {
+    for beta in [f32::INFINITY, f32::NEG_INFINITY, 1e30] {
+        let lrn = Op::Lrn {
+            alpha: 1.0,
+            beta,
+            bias: 1.0,
+            size: 3,
+        };
+        let graph = graph(vec![node(lrn, &["input"], "y")], vec![]);
+        for engine in engines() {
+            let mut session = engine.session(&request(&graph, &[])).unwrap();
+            let error = session.forward(&numbers(&[1, 4, 2, 2], 1)).unwrap_err();
+            assert!(error.to_string().contains("out of range"), "{error}");
+        }
+    }
+}
+
 #[test]
 fn only_trainables_get_gradients_and_all_agree_with_the_full_set() {
     let graph = network();

@@ -101,6 +101,7 @@ pub(super) fn evaluate(n: &Operands<'_>, shape: &[usize]) -> Result<Option<Tenso
         | Op::AveragePool(_)
         | Op::GlobalAveragePool
         | Op::Reduce { .. }
+        | Op::ArgMax { .. }
         | Op::ConvTranspose(_)
         | Op::LayerNormalization { .. }
         | Op::InstanceNormalization { .. }

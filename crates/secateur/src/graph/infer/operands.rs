@@ -221,6 +221,9 @@ impl<'a> Operands<'a> {
     /// [`InferError::Node`] where the axes are not constant, do not exist, or repeat.
     pub fn reduced_axes(&self) -> Result<Vec<usize>, InferError> {
         let rank = self.shape(0)?.len();
+        if let Op::ArgMax { axis, .. } = self.node.op {
+            return self.axes(&[axis], rank);
+        }
         let Op::Reduce {
             axes,
             noop_with_empty_axes,

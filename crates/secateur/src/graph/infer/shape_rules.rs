@@ -86,7 +86,7 @@ pub(super) fn output_shape(n: &Operands<'_>) -> Shape {
             let [batch, channels, ..] = image(n)?;
             Ok(vec![batch, channels, 1, 1])
         }
-        Op::Reduce { keep_dims, .. } => {
+        Op::Reduce { keep_dims, .. } | Op::ArgMax { keep_dims, .. } => {
             let shape = n.shape(0)?;
             let axes = n.reduced_axes()?;
             let kept = (0..shape.len()).filter(|axis| *keep_dims || !axes.contains(axis));

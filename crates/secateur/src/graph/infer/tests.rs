@@ -383,6 +383,25 @@ fn concat_adds_lengths_along_its_axis() {
 }
 
 #[test]
+fn indices_of_the_largest_have_one_axis_less_or_of_length_1() {
+    let op = |axis, keep_dims| Op::ArgMax {
+        axis,
+        keep_dims,
+        select_last_index: false,
+    };
+    let x = [shape(&[2, 3, 4, 5])];
+    gives(op(1, true), &x, &[2, 1, 4, 5]);
+    gives(op(-1, false), &x, &[2, 3, 4]);
+    gives(op(0, false), &[shape(&[7])], &[]);
+    fails(op(4, true), &x, "axis 4 is outside a value of rank 4");
+    fails(
+        op(0, true),
+        &[shape(&[])],
+        "axis 0 is outside a value of rank 0",
+    );
+}
+
+#[test]
 fn reductions_take_axes_from_attribute_or_input() {
     let mean = |axes: Option<&[i64]>, keep_dims, noop_with_empty_axes| Op::Reduce {
         reduction: Reduction::Mean,

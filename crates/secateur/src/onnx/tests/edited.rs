@@ -463,7 +463,13 @@ fn forms_that_the_operator_set_lacks_are_errors() {
         keep_dims: false,
         noop_with_empty_axes: false,
     };
+    let last = Op::ArgMax {
+        axis: 1,
+        keep_dims: true,
+        select_last_index: true,
+    };
     for (opset, op, wanted) in [
+        (11, last, "`select_last_index`"),
         (17, relu6, "`max`"),
         (18, pooled, "`axes`"),
         (17, Op::Softmax(SoftmaxAxis::FlattenFrom(1)), "axis"),
@@ -525,6 +531,36 @@ fn a_file_is_written_whole_and_read_back() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     let error = crate::onnx::write(&model, folder.path().join("absent/m.onnx")).unwrap_err();
     assert!(error.to_string().contains("absent/m.onnx"), "{error}");
+}
+
+#[test]
+fn a_model_that_is_too_large_for_one_file_is_an_error_with_a_remedy_and_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    let model = import(&chain());
+    let size = to_bytes(&model).unwrap().len() as u64;
+    let error = crate::onnx::write_within(&model, &path, size - 1).unwrap_err();
+    let error = error.to_string();
+    for part in ["m.onnx`", &format!(" {size} bytes"), "`--exclude`"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    crate::onnx::write_within(&model, &path, size).unwrap();
+    assert_eq!(crate::onnx::read(&path).unwrap().graph, model.graph);
+}
+
+#[test]
+fn a_file_that_is_too_large_to_be_one_message_is_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    // A hole: it takes no room, and reading it would take 2 GiB of memory.
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len(1 << 31).unwrap();
+    let error = crate::onnx::read(&path).unwrap_err().to_string();
+    assert!(
+        error.contains("m.onnx`") && error.contains("save_as_external_data"),
+        "{error}"
+    );
 }
 
 /// The defaults of ONNX's operator schemas.

@@ -222,6 +222,7 @@ impl Edit<'_> {
             | Op::GlobalAveragePool
             | Op::GlobalMaxPool
             | Op::Reduce { .. }
+            | Op::ArgMax { .. }
             | Op::ConvTranspose(_)
             | Op::LayerNormalization { .. }
             | Op::InstanceNormalization { .. }

@@ -121,7 +121,7 @@ def export(net, path):
             node("MaxPool", f"pool{count}", kernel_shape=[2, 2], strides=[2, 2])
         elif isinstance(layer, nn.Flatten):
             node("Flatten", "flatten")
-        else:
+        elif isinstance(layer, nn.Linear):
             node("Gemm", "fc", store("fc.weight", layer.weight), store("fc.bias", layer.bias), transB=1)
     graph = helper.make_graph(
         nodes,

@@ -186,8 +186,11 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineE
     })
 }
 
-/// The network `cut`, made of `before`, with its layers fitted anew, where that loses less on validation: with few images a
-/// fit can do harm.
+// A fit goes by outputs, and validation images are few: so much more loss than before it is no harm.
+const LOSS_OF_A_FIT: f64 = 1.1;
+
+/// The network `cut`, made of `before`, with its layers fitted anew; left as it is where validation says
+/// that the fit does harm, as one to few images can, and with projections fitted alone where kernels do.
 fn fitted(
     context: &Context<'_>,
     before: &Graph,
@@ -197,20 +200,32 @@ fn fitted(
 ) -> Result<Graph, PipelineError> {
     let gathered;
     let mut moments = &ranked.moments;
-    if moments.is_empty() && context.settings.prune.refits_kernels() {
+    let kernels = context.settings.prune.refits_kernels();
+    if moments.is_empty() && kernels {
         gathered = scoring(context).moments(before)?;
         moments = &gathered;
     }
-    let Some(fitted) = refit(context, cut, plans, moments)? else {
-        return Ok(cut.clone());
-    };
-    let (before, after) = (loss(context, cut)?, loss(context, &fitted)?);
-    if after <= before {
-        return Ok(fitted);
+    let mut fits = vec![("projections", BTreeMap::new())];
+    if kernels {
+        fits.push(("kernels", moments.clone()));
     }
-    context.progress.note(&format!(
-        "validation: loss {before:.4} after the cut, {after:.4} after the refit, which is left out"
-    ));
+    if context.settings.prune.refit_images() == 0 {
+        return Ok(cut.clone());
+    }
+    let allowed = LOSS_OF_A_FIT * loss(context, cut)?;
+    while let Some((what, moments)) = fits.pop() {
+        let Some(fitted) = refit(context, cut, plans, &moments)? else {
+            break;
+        };
+        let lost = loss(context, &fitted)?;
+        if lost <= allowed {
+            return Ok(fitted);
+        }
+        context.progress.note(&format!(
+            "validation: loss {:.4} after the cut, {lost:.4} after a fit of {what}, which is left out",
+            allowed / LOSS_OF_A_FIT,
+        ));
+    }
     Ok(cut.clone())
 }
 

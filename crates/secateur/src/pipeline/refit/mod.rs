@@ -12,7 +12,6 @@ use self::kernel::{Patches, fit_basis};
 use self::target::{LEAST_IMAGES, Target};
 use super::PipelineError;
 use super::rounds::Context;
-use super::settings::Refit;
 use super::stages::source;
 use crate::data::Batch;
 use crate::decompose::OutputMoments;
@@ -35,7 +34,8 @@ pub type KeptOutputs = BTreeMap<String, Vec<usize>>;
 
 /// `cut` with the projections of its layers fitted anew to what the layers of the uncut network, of
 /// which it was made by cuts of directions and by the cuts of channels `plans`, put out for some
-/// training images. No labels are used. `None` where the settings want no refit.
+/// training images; whole kernels where `moments` has those of their outputs. No labels are used. `None`
+/// where the settings want no refit.
 pub(super) fn refit(
     context: &Context<'_>,
     cut: &Graph,
@@ -48,7 +48,6 @@ pub(super) fn refit(
         return Ok(None);
     }
     let uncut = context.uncut;
-    let no_moments = BTreeMap::new();
     let size = [
         context.prepared.preprocess.height,
         context.prepared.preprocess.width,
@@ -58,10 +57,7 @@ pub(super) fn refit(
     let reference = Reference {
         uncut,
         kept: &kept,
-        moments: match settings.prune.refit {
-            Refit::Projections => &no_moments,
-            Refit::Kernels => moments,
-        },
+        moments,
         batches: &batches,
     };
     refit_layers(context.engine, cut, &reference, context.progress).map(Some)

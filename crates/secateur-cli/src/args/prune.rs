@@ -164,8 +164,8 @@ pub struct RoundArgs {
         value_name = "WHAT",
         value_parser = choice::of::<Removal>(REMOVALS),
         help = stated(
-            "What is removed: directions of layers (`basis`), `channels`, or in each round the one of both \
-             that loses less (`double`)",
+            "What is removed: directions of layers (`basis`), `channels`, or in each round whichever of them \
+             loses least (`double`)",
             choice::name(&settings::defaults().prune.removes),
         )
     )]

@@ -113,7 +113,7 @@ pub enum Removal {
     Basis,
     /// Channels.
     Channels,
-    /// In each round the one of both that loses less (double pruning).
+    /// In each round whichever of them loses least (double pruning).
     Double,
 }
 

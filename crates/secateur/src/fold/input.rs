@@ -5,8 +5,12 @@ use crate::tensor::Tensor;
 use ndarray::{ArrayD, Ix4};
 
 /// Puts one kernel in the place of each input factor and the convolution that reads it that `joins`
-/// names. The convolutions that read them keep their names.
-pub(super) fn join_inputs(graph: &mut Graph, joins: impl Fn(&InputFactor) -> bool) {
+/// names, and gives the names of the convolutions with what was joined. They keep their names.
+pub(super) fn join_inputs(
+    graph: &mut Graph,
+    joins: impl Fn(&InputFactor) -> bool,
+) -> Vec<(String, InputFactor)> {
+    let mut joined = Vec::new();
     let uses = Uses::of(graph);
     let found = graph.nodes.iter().filter_map(|node| {
         let factor = input_factor(graph, &uses, node)?;
@@ -28,9 +32,12 @@ pub(super) fn join_inputs(graph: &mut Graph, joins: impl Fn(&InputFactor) -> boo
             graph.nodes.retain(|node| node.name != factor.node);
             graph.initializers.remove(&factor.weight);
             let kernel = Tensor::F32(kernel.mapv(|value| value as f32).into_shared());
-            graph.initializers.insert(factor.reader_weight, kernel);
+            let weight = factor.reader_weight.clone();
+            graph.initializers.insert(weight, kernel);
+            joined.push((reader, factor));
         }
     }
+    joined
 }
 
 /// The kernel `[co, in_channels, kh, kw]` of both.

@@ -14,7 +14,7 @@ mod recompose;
 
 pub use recompose::recompose;
 
-use crate::graph::{FactoredLayer, Graph, LayerShape, factored_layers};
+use crate::graph::{FactoredLayer, Graph, InputFactor, LayerShape, factored_layers, layer_of};
 
 /// What becomes of factored layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,16 @@ pub enum BatchNorm {
     Keep,
 }
 
+/// What becomes of input factors that are no smaller than the one kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InputFactors {
+    /// They are joined with the convolutions that read them.
+    #[default]
+    Join,
+    /// They stay.
+    Keep,
+}
+
 /// How to fold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FoldConfig {
@@ -45,6 +55,8 @@ pub struct FoldConfig {
     pub size_rule: SizeRule,
     /// What becomes of batch normalisation.
     pub batch_norm: BatchNorm,
+    /// What becomes of input factors.
+    pub input_factors: InputFactors,
 }
 
 /// The form in which a layer is left.
@@ -110,11 +122,19 @@ pub fn fold(graph: &Graph, config: &FoldConfig) -> Result<(Graph, FoldSummary), 
         }
         summary.layers.push(folded(&layer, form));
     }
-    input::join_inputs(&mut result, |factor| match config.size_rule {
-        SizeRule::Smaller => factor.rank > factor.shape.break_even_rank(),
-        SizeRule::Factored => false,
-        SizeRule::Dense => true,
-    });
+    let joins = |factor: &InputFactor| match (config.size_rule, config.input_factors) {
+        (SizeRule::Smaller, InputFactors::Join) => factor.rank > factor.shape.break_even_rank(),
+        (SizeRule::Factored, _) | (SizeRule::Smaller, InputFactors::Keep) => false,
+        (SizeRule::Dense, _) => true,
+    };
+    for (reader, factor) in input::join_inputs(&mut result, joins) {
+        // The kernel reads all channels again.
+        let mut layers = summary.layers.iter_mut();
+        if let Some(layer) = layers.find(|layer| layer.name == layer_of(&reader)) {
+            layer.shape.n = layer.shape.n / factor.rank.max(1) * factor.shape.n;
+            layer.params = params(layer.shape, layer.rank, layer.form);
+        }
+    }
     summary.output_scales = affine::fold_output_scales(&mut result);
     summary.batch_norms = match config.batch_norm {
         BatchNorm::Fold => affine::fold_batch_norms(&mut result),
@@ -123,19 +143,19 @@ pub fn fold(graph: &Graph, config: &FoldConfig) -> Result<(Graph, FoldSummary), 
     Ok((result, summary))
 }
 
+fn params(shape: LayerShape, rank: usize, form: Form) -> u64 {
+    match form {
+        Form::Factored => shape.direction_params().saturating_mul(rank as u64),
+        Form::Dense => shape.dense_params(),
+    }
+}
+
 fn folded(layer: &FactoredLayer, form: Form) -> FoldedLayer {
-    let params = match form {
-        Form::Factored => layer
-            .shape
-            .direction_params()
-            .saturating_mul(layer.rank as u64),
-        Form::Dense => layer.shape.dense_params(),
-    };
     FoldedLayer {
         name: layer.name.clone(),
         form,
         rank: layer.rank,
         shape: layer.shape,
-        params,
+        params: params(layer.shape, layer.rank, form),
     }
 }

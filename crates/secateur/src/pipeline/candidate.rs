@@ -63,11 +63,10 @@ pub(super) fn best_cut(
         });
     }
     if context.settings.prune.cuts_inputs() {
-        let (goal, targets) = (next.goal, &next.targets[..]);
-        if let Some(cut) = scoring(context).cut_inputs(graph, &ranked.moments, goal, targets)? {
+        if let Some(cut) = scoring(context).cut_inputs(graph, &ranked.moments, next)? {
             candidates.push(Candidate {
                 kind: CutKind::Inputs,
-                share: next.step,
+                share: cut.share,
                 nanos: 0,
                 graph: carried(context, graph, &cut.graph, &KeptChannels::new())?,
                 plan: capped(done, graph, &cut.graph).then(&cut.plan)?,

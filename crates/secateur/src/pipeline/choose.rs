@@ -124,12 +124,21 @@ impl<'c> Choice<'c> {
         scores: &Scores,
         step: f64,
     ) -> Result<Option<PruningPlan>, SelectError> {
-        let (of, total): (fn(u64) -> Goal, u64) = match self.settings.per() {
-            Per::Mac => (Goal::Macs, self.total.macs),
-            Per::Time => (Goal::Nanos, self.total.nanos),
-            Per::Parameter | Per::Direction => (Goal::Params, self.total.params),
+        self.plan_to(scores, self.step_goal(step))
+    }
+
+    /// The plan that reaches `goal`, or goes as far as it can. `None` where nothing more can go.
+    pub(super) fn plan_to(
+        &self,
+        scores: &Scores,
+        goal: Goal,
+    ) -> Result<Option<PruningPlan>, SelectError> {
+        let (of, total): (fn(u64) -> Goal, u64) = match goal {
+            Goal::Macs(_) => (Goal::Macs, self.total.macs),
+            Goal::Nanos(_) => (Goal::Nanos, self.total.nanos),
+            Goal::Params(_) => (Goal::Params, self.total.params),
         };
-        match self.plan(scores, self.step_goal(step)) {
+        match self.plan(scores, goal) {
             // What little is left goes in one last cut.
             Err(SelectError::Unreachable { least, .. }) if least < total => {
                 self.plan(scores, of(least)).map(Some)

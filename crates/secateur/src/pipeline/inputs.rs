@@ -2,14 +2,14 @@
 //! (docs/method.md, section 4).
 
 use super::choose::Choice;
+use super::next::Next;
 use super::score::Scoring;
+use super::stages::shapes;
 use super::{PipelineError, Prepared};
-use crate::decompose::{DecomposeError, OutputMoments, Subspace, subspace};
-use crate::graph::{Graph, infer_images};
+use crate::decompose::{OutputMoments, Subspace, subspace};
+use crate::graph::Graph;
 use crate::importance::Scores;
-use crate::prune::{
-    Candidate, Goal, InputSpace, PruningPlan, SelectError, cut_inputs, input_spaces,
-};
+use crate::prune::{Candidate, InputSpace, PruningPlan, cut_inputs, input_spaces};
 use crate::train::{ChannelAxis, Wanted};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -19,21 +19,22 @@ use std::collections::BTreeMap;
 pub(super) struct InputCut {
     pub graph: Graph,
     pub plan: PruningPlan,
+    /// The share of what can be cut that goes.
+    pub share: f64,
 }
 
 impl Scoring<'_> {
     /// Removes the directions of input spaces that lose least for what they save in the unit of the ranking,
-    /// until `goal`, but no further than `targets`. `None` where that much cannot go.
+    /// until the goal of `next` or as far as they can, but no further than its targets. `None` where nothing
+    /// can go.
     ///
     /// `known` are the moments of `graph`; gathered where there are none.
     pub(super) fn cut_inputs(
         &self,
         graph: &Graph,
         known: &BTreeMap<String, OutputMoments>,
-        goal: Goal,
-        targets: &[Goal],
+        next: &Next,
     ) -> Result<Option<InputCut>, PipelineError> {
-        let spaces = input_spaces(graph);
         let gathered;
         let moments = if known.is_empty() {
             gathered = self.moments(graph)?;
@@ -42,25 +43,34 @@ impl Scoring<'_> {
             known
         };
         let settings = &self.settings.prune;
+        let spaces = payable(graph, self.prepared)?;
         let found: Vec<Option<Subspace>> = spaces
             .par_iter()
-            .map(|space| subspace(settings.basis, moments.get(&space.value)?))
+            .map(|(space, _)| subspace(settings.basis, moments.get(&space.value)?))
             .collect();
-        let mut known = Vec::new();
-        let mut scores = Scores::new();
-        for (space, found) in spaces.into_iter().zip(found) {
-            let node = space.layer().name.clone();
-            let found = found.ok_or(DecomposeError::NoBasis { node })?;
-            scores.insert(space.name.clone(), found.scores.clone());
-            known.push((space, found));
-        }
-        let candidates = candidates(graph, self.prepared, known.iter().map(|(space, _)| space))?;
-        let choice = Choice::of_inputs(graph, candidates, self.prepared, settings)?;
-        let plan = match choice.plan(&scores, goal) {
-            Err(SelectError::Unreachable { .. }) => return Ok(None),
-            plan => choice.no_further(plan?, &scores, targets)?,
+        // A space without a subspace, as of values that are not finite, stays whole.
+        let known = spaces.into_iter().zip(found);
+        let known: Vec<_> = known
+            .filter_map(|((space, positions), found)| Some((space, positions, found?)))
+            .collect();
+        let scored = |(space, _, found): &(InputSpace, u64, Subspace)| {
+            (space.name.clone(), found.scores.clone())
         };
-        let cuts = known.iter().filter_map(|(space, found)| {
+        let scores: Scores = known.iter().map(scored).collect();
+        let candidates = known.iter().map(|(space, positions, _)| Candidate {
+            name: space.name.clone(),
+            rank: space.rank,
+            shape: space.shape,
+            positions: *positions,
+            times: None,
+        });
+        let choice = Choice::of_inputs(graph, candidates.collect(), self.prepared, settings)?;
+        let Some(plan) = choice.plan_to(&scores, next.goal)? else {
+            return Ok(None);
+        };
+        let plan = choice.no_further(plan, &scores, &next.targets)?;
+        let share = choice.share(plan.predicted).min(next.step);
+        let cuts = known.iter().filter_map(|(space, _, found)| {
             let plan = plan.layers.get(&space.name)?;
             (plan.keep.len() < plan.rank).then_some((space, found, plan))
         });
@@ -69,7 +79,7 @@ impl Scoring<'_> {
             return Ok(None);
         }
         let graph = cut_inputs(graph, cuts)?;
-        Ok(Some(InputCut { graph, plan }))
+        Ok(Some(InputCut { graph, plan, share }))
     }
 }
 
@@ -81,22 +91,16 @@ pub(super) fn wanted(spaces: &[InputSpace]) -> impl Iterator<Item = Wanted> {
     })
 }
 
-fn candidates<'s>(
-    graph: &Graph,
-    prepared: &Prepared,
-    spaces: impl Iterator<Item = &'s InputSpace>,
-) -> Result<Vec<Candidate>, PipelineError> {
-    let preprocess = &prepared.preprocess;
-    let inferred = infer_images(graph, 1, preprocess.height, preprocess.width)?;
-    let candidate = |space: &InputSpace| {
-        Some(Candidate {
-            name: space.name.clone(),
-            rank: space.rank,
-            shape: space.shape,
-            // Strides are 1, so the input has about as many.
-            positions: space.layer().positions(&inferred)?,
-            times: None,
-        })
+/// The input spaces of `graph` with the output positions of their layers. Where a layer makes fewer positions
+/// than it reads, the factor would run at more of them than the layer does: it stays whole.
+fn payable(graph: &Graph, prepared: &Prepared) -> Result<Vec<(InputSpace, u64)>, PipelineError> {
+    let inferred = shapes(graph, prepared)?;
+    let with_positions = |space: InputSpace| {
+        let made = space.layer().positions(&inferred)?;
+        let read = inferred.shape(space.read())?.iter().skip(2);
+        let read = read.fold(1_u64, |product, &axis| product.saturating_mul(axis as u64));
+        (read <= made).then_some((space, made))
     };
-    Ok(spaces.filter_map(candidate).collect())
+    let spaces = input_spaces(graph).into_iter();
+    Ok(spaces.filter_map(with_positions).collect())
 }

@@ -7,7 +7,7 @@ use super::settings::Removal;
 use super::times::Times;
 use crate::graph::{Graph, factored_layers};
 use crate::importance::Scores;
-use crate::prune::{Goal, Per, PruningPlan};
+use crate::prune::{Goal, Per, PruningPlan, input_spaces};
 
 /// What the next cut is to do.
 #[derive(Clone, Debug)]
@@ -53,7 +53,10 @@ impl<'c> Sizes<'c> {
             File {
                 bytes: original.bytes,
                 params: original.params,
-                layers: layers.len(),
+                layers: match settings.cuts_inputs() {
+                    true => layers.len() + input_spaces(graph).len(),
+                    false => layers.len(),
+                },
             },
         );
         Ok(Self {

@@ -198,27 +198,24 @@ fn fitted(
     cut: &Graph,
     plans: &[ChannelPlan],
 ) -> Result<Graph, PipelineError> {
-    let gathered;
-    let mut moments = &ranked.moments;
-    let kernels = context.settings.prune.refits_kernels();
-    if moments.is_empty() && kernels {
-        gathered = scoring(context).moments(before)?;
-        moments = &gathered;
+    let settings = &context.settings.prune;
+    if settings.refit_images() == 0 {
+        return Ok(cut.clone());
     }
     let mut fits = vec![("projections", BTreeMap::new())];
-    if kernels {
-        fits.push(("kernels", moments.clone()));
-    }
-    if context.settings.prune.refit_images() == 0 {
-        return Ok(cut.clone());
+    if settings.refits_kernels() {
+        let moments = match ranked.moments.is_empty() {
+            true => scoring(context).moments(before)?,
+            false => ranked.moments.clone(),
+        };
+        fits.push(("kernels", moments));
     }
     let allowed = LOSS_OF_A_FIT * loss(context, cut)?;
     while let Some((what, moments)) = fits.pop() {
-        let Some(fitted) = refit(context, cut, plans, &moments)? else {
-            break;
-        };
+        let fitted = refit(context, cut, plans, &moments)?;
         let lost = loss(context, &fitted)?;
-        if lost <= allowed {
+        // A cut that broke the network may be mended.
+        if lost <= allowed || !allowed.is_finite() && lost.is_finite() {
             return Ok(fitted);
         }
         context.progress.note(&format!(

@@ -4,7 +4,7 @@ use super::{PipelineError, Prepared, Settings};
 use crate::data::Augment;
 use crate::decompose::{DecomposeConfig, OutputScale};
 use crate::exec::{BatchNormMode, Engine};
-use crate::fold::{BatchNorm, FoldConfig, fold};
+use crate::fold::{BatchNorm, FoldConfig, InputFactors, fold};
 use crate::graph::{Graph, infer_images};
 use crate::importance::Score;
 use crate::progress::Progress;
@@ -144,7 +144,12 @@ pub(super) fn light(graph: &Graph) -> Result<Graph, PipelineError> {
 /// [`light`], where all of `values` are still made in it: output scales fold away, and the values before
 /// them. Else `graph`.
 pub(super) fn light_with(graph: &Graph, values: &[String]) -> Result<Graph, PipelineError> {
-    let light = light(graph)?;
+    let config = FoldConfig {
+        batch_norm: BatchNorm::Keep,
+        input_factors: InputFactors::Keep,
+        ..FoldConfig::default()
+    };
+    let (light, _) = fold(graph, &config)?;
     let mut made = light
         .inputs
         .iter()

@@ -517,6 +517,7 @@ fn folding_changes_no_output() {
                     &FoldConfig {
                         size_rule,
                         batch_norm,
+                        ..FoldConfig::default()
                     },
                 )
                 .unwrap();

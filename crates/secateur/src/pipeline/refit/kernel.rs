@@ -1,6 +1,7 @@
 //! Fit of a whole kernel: the basis of a layer is solved anew along with its projection
 //! (reduced-rank regression; docs/method.md, section 5).
 
+use super::target::MAX_VALUES;
 use crate::decompose::{Basis, OutputMoments, directions};
 use crate::graph::{
     AutoPad, ConvAttrs, FactoredKind, FactoredLayer, Graph, Inferred, Node, Op, SpatialPads,
@@ -39,6 +40,7 @@ impl Patches {
         let fits = layer.kind == FactoredKind::Convolution
             && layer.shape.groups == 1
             && n <= MAX_PATCH
+            && n + layer.shape.co <= MAX_VALUES
             && bytes <= MAX_BYTES;
         if !fits {
             return None;
@@ -91,8 +93,7 @@ fn is_plain(attrs: &ConvAttrs) -> bool {
 
 /// Solves the kernel of `layer` by least squares from the moments of its patches and of what it is to make,
 /// writes the best basis of its rank in the metric `gradient` `[co, co]`, and gives the moments of the basis
-/// activations and of what the layer is to make. `None` where the moments are of no use; `cut` is then as it
-/// was.
+/// activations and of what the layer is to make. `None` where the moments are of no use.
 pub(super) fn fit_basis(
     cut: &mut Graph,
     layer: &FactoredLayer,

@@ -34,19 +34,15 @@ pub type KeptOutputs = BTreeMap<String, Vec<usize>>;
 
 /// `cut` with the projections of its layers fitted anew to what the layers of the uncut network, of
 /// which it was made by cuts of directions and by the cuts of channels `plans`, put out for some
-/// training images; whole kernels where `moments` has those of their outputs. No labels are used. `None`
-/// where the settings want no refit.
+/// training images; whole kernels where `moments` has those of their outputs. No labels are used.
 pub(super) fn refit(
     context: &Context<'_>,
     cut: &Graph,
     plans: &[ChannelPlan],
     moments: &BTreeMap<String, OutputMoments>,
-) -> Result<Option<Graph>, PipelineError> {
+) -> Result<Graph, PipelineError> {
     let settings = context.settings;
     let images = settings.prune.refit_images();
-    if images == 0 {
-        return Ok(None);
-    }
     let uncut = context.uncut;
     let size = [
         context.prepared.preprocess.height,
@@ -60,7 +56,7 @@ pub(super) fn refit(
         moments,
         batches: &batches,
     };
-    refit_layers(context.engine, cut, &reference, context.progress).map(Some)
+    refit_layers(context.engine, cut, &reference, context.progress)
 }
 
 /// What a cut network is fitted to.
@@ -114,13 +110,15 @@ pub fn refit_layers(
                 frontier.advance(engine, &result, uncut)?;
                 let metric = known.get(&layer.output).map(|known| &known.gradient);
                 let metric = metric.filter(|metric| metric.nrows() == layer.shape.co);
+                let mut solved = result.clone();
                 if let Some(metric) = metric
                     && let Some(patches) = Patches::of(&result, layer, &inferred, batch)
                     && let Some(joint) = target.patch_moments(engine, &patches, uncut, &frontier)?
-                    && let Some(moments) = fit_basis(&mut result, layer, &joint, metric)
+                    && let Some(moments) = fit_basis(&mut solved, layer, &joint, metric)
+                    && let Some(norms) = target.store(&mut solved, uncut, &moments)?
                 {
-                    let norms = target.store(&mut result, uncut, &moments)?;
-                    fitted.extend(norms.into_iter().flatten());
+                    result = solved;
+                    fitted.extend(norms);
                 } else if let Some(moments) = target.moments(engine, &result, uncut, &frontier)? {
                     let norms = target.store(&mut result, uncut, &moments)?;
                     fitted.extend(norms.into_iter().flatten());

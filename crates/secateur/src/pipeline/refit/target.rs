@@ -20,7 +20,7 @@ const LEAST_PER_UNKNOWN: usize = 4;
 // A kernel has more unknowns, which neighbouring positions tell apart less well.
 const LEAST_PER_KERNEL_UNKNOWN: usize = 8;
 // Moments of more values than this take too much memory (170 MB in each of eight partial sums).
-const MAX_VALUES: usize = 4_608;
+pub(super) const MAX_VALUES: usize = 4_608;
 pub(super) const LEAST_IMAGES: usize = 256;
 
 /// What a layer of the cut network is to put out.
@@ -222,7 +222,7 @@ impl<'l> Target<'l> {
     /// Fits the projection, and makes batch norm normalise as in the uncut network. The names of those
     /// batch norms; `None` where the moments are of no use.
     pub fn store(
-        self,
+        &self,
         cut: &mut Graph,
         uncut: &Graph,
         moments: &JointMoments,
@@ -248,7 +248,7 @@ impl<'l> Target<'l> {
             }
             store_statistics(cut, norm, &statistics);
         }
-        Ok(Some(self.norms))
+        Ok(Some(self.norms.clone()))
     }
 }
 

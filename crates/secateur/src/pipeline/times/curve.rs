@@ -168,6 +168,7 @@ fn folded(graph: &Graph, size_rule: SizeRule) -> Result<Graph, PipelineError> {
     let config = FoldConfig {
         size_rule,
         batch_norm: BatchNorm::Fold,
+        ..FoldConfig::default()
     };
     Ok(fold(graph, &config)?.0)
 }

@@ -9,6 +9,10 @@ use crate::graph::{
 };
 use crate::tensor::{Floats, Tensor};
 use ndarray::{Array2, Array4, Axis, Ix4};
+use std::collections::BTreeSet;
+
+/// Channels of a value beyond which its directions are not looked for: its moments would take 170 MB each.
+const MAX_CHANNELS: usize = 4_608;
 
 /// The input space of a factored layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,10 +33,12 @@ pub struct InputSpace {
 }
 
 /// The input spaces of `graph` that can be cut: of ungrouped convolutions larger than 1x1 with stride 1, of
-/// values that a node makes.
+/// values that a node makes. None where a layer has the name that the space would have.
 #[must_use]
 pub fn input_spaces(graph: &Graph) -> Vec<InputSpace> {
     let uses = Uses::of(graph);
+    let layers = factored_layers(graph);
+    let taken: BTreeSet<String> = layers.iter().map(|layer| layer.name.clone()).collect();
     let producers = graph.producers();
     let space = |layer: FactoredLayer| {
         let basis = graph.node(&layer.basis)?;
@@ -51,7 +57,8 @@ pub fn input_spaces(graph: &Graph) -> Vec<InputSpace> {
         else {
             return None;
         };
-        if kernel_h * kernel_w < 2 {
+        let name = format!("{}{INPUT_FACTOR}", layer.name);
+        if kernel_h * kernel_w < 2 || channels > MAX_CHANNELS || taken.contains(&name) {
             return None;
         }
         let factor = input_factor(graph, &uses, basis);
@@ -60,7 +67,6 @@ pub fn input_spaces(graph: &Graph) -> Vec<InputSpace> {
             true => layer.rank,
             false => layer.shape.co,
         };
-        let name = format!("{}{INPUT_FACTOR}", layer.name);
         let value = match uses.sole_reader(&read) {
             Some(_) => read.clone(),
             None => graph.fresh_value(&format!("{}.read", layer.name)),
@@ -79,13 +85,16 @@ pub fn input_spaces(graph: &Graph) -> Vec<InputSpace> {
             factor,
         })
     };
-    factored_layers(graph)
-        .into_iter()
-        .filter_map(space)
-        .collect()
+    layers.into_iter().filter_map(space).collect()
 }
 
 impl InputSpace {
+    /// The value that the layer reads, which the network makes.
+    #[must_use]
+    pub fn read(&self) -> &str {
+        &self.read
+    }
+
     /// The factored layer that reads it.
     #[must_use]
     pub fn layer(&self) -> &FactoredLayer {

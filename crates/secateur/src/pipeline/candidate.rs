@@ -62,17 +62,17 @@ pub(super) fn best_cut(
             channels: None,
         });
     }
-    if context.settings.prune.cuts_inputs() {
-        if let Some(cut) = scoring(context).cut_inputs(graph, &ranked.moments, next)? {
-            candidates.push(Candidate {
-                kind: CutKind::Inputs,
-                share: cut.share,
-                nanos: 0,
-                graph: carried(context, graph, &cut.graph, &KeptChannels::new())?,
-                plan: capped(done, graph, &cut.graph).then(&cut.plan)?,
-                channels: None,
-            });
-        }
+    if context.settings.prune.cuts_inputs()
+        && let Some(cut) = scoring(context).cut_inputs(graph, &ranked.moments, next)?
+    {
+        candidates.push(Candidate {
+            kind: CutKind::Inputs,
+            share: cut.share,
+            nanos: 0,
+            graph: carried(context, graph, &cut.graph, &KeptChannels::new())?,
+            plan: capped(done, graph, &cut.graph).then(&cut.plan)?,
+            channels: None,
+        });
     }
     if let Removal::Channels | Removal::Double = removes {
         // The refit may give every layer a bias.

@@ -1,11 +1,13 @@
 """Peak memory of each stage, as a command of its own.
 
-`python peak_memory.py SECATEUR MODEL DATA SIDE BATCH [PREPROCESS]`: one table row a stage, with the peak of
-the resident memory of its process and that over the size of the model's file. `DATA` has labelled images,
-of which 128 are used for training and 64 for statistics. Linux only.
+`python peak_memory.py SECATEUR MODEL DATA SIDE BATCH [PREPROCESS [STAGES]]`: one table row a stage, with the
+peak of the resident memory of its process and that over the size of the model's file; of `STAGES`, a regular
+expression, where it is given. `DATA` has labelled images, of which 128 are used for training and 64 for
+statistics; all that are left for testing are tested on, so a few hundred images in all are enough. Linux only.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ def measured(arguments):
 def main():
     secateur, model, data, side, batch = sys.argv[1:6]
     preprocess = sys.argv[6] if len(sys.argv) > 6 else "imagenet"
+    wanted = re.compile(sys.argv[7] if len(sys.argv) > 7 else "")
     size = Path(model).stat().st_size
     print(f"{Path(model).name}: {size / 1e6:.0f} MB, images of {side}x{side}, batch {batch}\n")
     print("| stage | peak MB | times the file | seconds |\n| --- | ---: | ---: | ---: |", flush=True)
@@ -50,6 +53,8 @@ def main():
             ("compress, all of it, channels", ["compress", ready, "-o", Path(folder) / "less.onnx", *images, *quick, "--remove", "channels", "--target", "params=60%"]),
         ]
         for stage, arguments in stages:
+            if not wanted.search(stage):
+                continue
             status, peak, seconds, said = measured([secateur, *arguments])
             wrong = "" if status in (0, 1) else f" ({said})"
             print(f"| {stage}{wrong} | {peak / 1e6:,.0f} | {peak / size:.1f} | {seconds:.0f} |", flush=True)

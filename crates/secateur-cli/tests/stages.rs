@@ -383,7 +383,7 @@ fn saved_settings_hold_the_flags() {
 fn channels_and_directions_are_cut_from_one_budget() {
     for (remove, kinds) in [
         ("channels", &["channels"][..]),
-        ("double", &["channels", "directions"]),
+        ("double", &["channels", "directions", "inputs"]),
     ] {
         let place = with_model();
         let mut arguments = compress();

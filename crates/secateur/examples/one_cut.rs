@@ -6,20 +6,21 @@
 //! (`TESTED` is 0 for all). Prints tab-separated: basis, score, loss, wanted share, parameters and
 //! MACs kept (shares of the whole network), top-1 right after the cut, with batch norm carried over, and
 //! with the layers fitted anew to the outputs of the uncut network. Taylor scores are those of one pass over the same images without training.
+//! The score `measured` is `fisher` as `compress` has it; `fisher` is the product of the moments.
 
 use secateur::cost;
 use secateur::data::Split;
 use secateur::decompose::{Basis, DecomposeConfig, OutputScale, convolutions, directions};
 use secateur::exec::{BatchNormMode, Engine, NativeEngine, Request};
 use secateur::fold::{FoldConfig, fold};
-use secateur::graph::{FactoredKind, Graph, Size, factored_layers, infer_images};
+use secateur::graph::{FactoredKind, FactoredLayer, Graph, Size, factored_layers, infer_images};
 use secateur::importance::{Score, Scores, TaylorWindow, score};
 use secateur::pipeline::{DataSettings, KeptOutputs, Prepared, Reference, prepare, refit_layers};
 use secateur::progress::Silent;
 use secateur::prune::{Candidate, Goal, Per, SelectConfig, apply, compensate, select};
 use secateur::train::{
     ChannelAxis, Curvature, KeptChannels, MomentsConfig, Source, Wanted, carry_batch_norm,
-    cross_entropy, output_moments, training_batches,
+    channel_costs, cross_entropy, output_moments, training_batches,
 };
 use secateur::transfer::{Ending, ending};
 use serde::de::DeserializeOwned;
@@ -33,6 +34,25 @@ fn parse<T: DeserializeOwned>(name: &str) -> Result<T> {
     Ok(serde_json::from_value(serde_json::Value::String(
         name.to_owned(),
     ))?)
+}
+
+/// A value of `layer` and where its channels are.
+fn value(layer: &FactoredLayer, name: &str) -> Wanted {
+    Wanted {
+        value: name.to_owned(),
+        channels: match layer.kind {
+            FactoredKind::Convolution => ChannelAxis::Second,
+            FactoredKind::Dense => ChannelAxis::Last,
+        },
+    }
+}
+
+fn gathering(images: usize, loss: &str) -> Result<MomentsConfig> {
+    Ok(MomentsConfig {
+        images,
+        curvature: parse::<Curvature>(loss)?,
+        seed: 0,
+    })
 }
 
 fn main() -> Result<()> {
@@ -106,28 +126,19 @@ fn main() -> Result<()> {
         let [basis, score_name, loss] = method.split(':').collect::<Vec<_>>()[..] else {
             return Err(format!("`{method}` is not BASIS:SCORE:LOSS").into());
         };
-        let (wanted, kind): (Basis, Score) = (parse(basis)?, parse(score_name)?);
+        let is_measured = score_name == "measured";
+        let kind: Score = parse(if is_measured { "fisher" } else { score_name })?;
+        let wanted: Basis = parse(basis)?;
+        let mut activations = Vec::new();
         let (mut ranked, mut scores, mut means) =
             (factored.clone(), Scores::new(), BTreeMap::new());
         if kind == Score::Taylor {
             scores = taylor(&engine, &factored, &head.logits, &source, images)?;
         } else {
             if !moments.contains_key(loss) {
-                let config = MomentsConfig {
-                    images,
-                    curvature: parse::<Curvature>(loss)?,
-                    seed: 0,
-                };
-                let values: Vec<Wanted> = layers
-                    .iter()
-                    .map(|layer| Wanted {
-                        value: layer.output.clone(),
-                        channels: match layer.kind {
-                            FactoredKind::Convolution => ChannelAxis::Second,
-                            FactoredKind::Dense => ChannelAxis::Last,
-                        },
-                    })
-                    .collect();
+                let config = gathering(images, loss)?;
+                let outputs = layers.iter().map(|layer| value(layer, &layer.output));
+                let values: Vec<Wanted> = outputs.collect();
                 let found = output_moments(
                     &engine,
                     &graph,
@@ -148,6 +159,8 @@ fn main() -> Result<()> {
                 let found = directions(wanted, weight.view(), bias, known, layer.rank)
                     .ok_or("no directions")?;
                 scores.insert(layer.name.clone(), score(kind, &found).ok_or("no scores")?);
+                let mean: Vec<f64> = found.means.iter().copied().collect();
+                activations.push((value(layer, &layer.basis_output), mean));
                 if layer.bias.is_some() {
                     means.insert(layer.name.clone(), found.means.iter().copied().collect());
                 }
@@ -155,6 +168,23 @@ fn main() -> Result<()> {
                     .matrices
                     .store(&mut ranked, layer)
                     .ok_or("does not fit")?;
+            }
+        }
+        if is_measured {
+            let costs = channel_costs(
+                &engine,
+                &ranked,
+                std::slice::from_ref(&head.logits),
+                &activations,
+                &source,
+                &gathering(images, loss)?,
+                &Silent,
+            )?;
+            for layer in &layers {
+                let costs = costs.get(&layer.basis_output).ok_or("no costs")?;
+                let of_direction = |j| costs.iter().skip(j).step_by(layer.rank).sum::<f64>();
+                let costs = (0..layer.rank).map(of_direction).collect();
+                scores.insert(layer.name.clone(), costs);
             }
         }
         for share in &shares {

@@ -53,6 +53,22 @@ pub enum Keep {
     SecondMoment,
     /// The same where the channels are the last axis, as dense layers over positions have them.
     LastSecondMoment,
+    /// Per channel, what scaling it does to an image's loss. With `a` the sum over the positions of an image of
+    /// value times gradient, and `b` that of the gradient: the sums over images of `a^2`, `a b` and `b^2`. Of
+    /// [`Of::Gradient`].
+    Gates,
+    /// The same where the channels are the last axis.
+    LastGates,
+}
+
+impl Keep {
+    fn is_gates(self) -> bool {
+        matches!(self, Self::Gates | Self::LastGates)
+    }
+
+    fn has_channels_last(self) -> bool {
+        matches!(self, Self::LastSecondMoment | Self::LastGates)
+    }
 }
 
 /// A request for running statistics of a named value.

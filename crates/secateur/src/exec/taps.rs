@@ -2,12 +2,15 @@
 
 use super::{ExecError, Keep, Of, Statistic, Tap};
 use crate::tensor::Floats;
+use ndarray::ArrayViewD;
 use std::collections::BTreeMap;
 
 /// The taps of a session.
 #[derive(Debug)]
 pub(super) struct Taps {
     taps: Vec<Tap>,
+    /// Values whose gradient is still to come.
+    held: BTreeMap<String, Floats>,
     statistics: BTreeMap<Tap, Statistic>,
 }
 
@@ -15,6 +18,7 @@ impl Taps {
     pub(super) fn new(taps: &[Tap]) -> Self {
         Self {
             taps: taps.to_vec(),
+            held: BTreeMap::new(),
             statistics: BTreeMap::new(),
         }
     }
@@ -23,7 +27,7 @@ impl Taps {
     pub(super) fn look_at(&self, name: &str, of: Of) -> bool {
         self.taps
             .iter()
-            .any(|tap| tap.value == name && tap.of == of)
+            .any(|tap| tap.value == name && (tap.of == of || tap.keep.is_gates()))
     }
 
     /// The values whose gradient is looked at.
@@ -34,6 +38,15 @@ impl Taps {
 
     /// Adds a batch to the statistics of every tap on this side of a value.
     pub(super) fn fold(&mut self, name: &str, of: Of, array: &Floats) -> Result<(), ExecError> {
+        let held = match of {
+            Of::Gradient => self.held.remove(name),
+            Of::Activation => {
+                if self.wants_gates(name) {
+                    self.held.insert(name.to_owned(), array.clone());
+                }
+                None
+            }
+        };
         for tap in self
             .taps
             .iter()
@@ -46,10 +59,7 @@ impl Taps {
                     problem: format!("rank {rank}, but images and channels are two axes"),
                 });
             }
-            let mut view = array.view();
-            if tap.keep == Keep::LastSecondMoment {
-                view.swap_axes(1, array.ndim() - 1);
-            }
+            let view = by_channel(array, tap.keep);
             let channels = view.shape()[1];
             let statistic = self
                 .statistics
@@ -61,9 +71,27 @@ impl Taps {
                     problem: format!("{channels} channels after {}", statistic.channels()),
                 });
             }
-            statistic.fold(view);
+            match (&held, tap.keep.is_gates()) {
+                (_, false) => statistic.fold(view),
+                (Some(values), true) if values.shape() == array.shape() => {
+                    statistic.fold_gates(by_channel(values, tap.keep), view);
+                }
+                (_, true) => {
+                    return Err(ExecError::Tap {
+                        value: name.to_owned(),
+                        problem: "gates are of the gradient of a value that was computed"
+                            .to_owned(),
+                    });
+                }
+            }
         }
         Ok(())
+    }
+
+    fn wants_gates(&self, name: &str) -> bool {
+        self.taps
+            .iter()
+            .any(|tap| tap.value == name && tap.keep.is_gates())
     }
 
     pub(super) fn statistics(&self) -> &BTreeMap<Tap, Statistic> {
@@ -75,10 +103,18 @@ impl Taps {
     }
 }
 
+/// `array` with its channels on axis 1.
+fn by_channel(array: &Floats, keep: Keep) -> ArrayViewD<'_, f32> {
+    let mut view = array.view();
+    if keep.has_channels_last() {
+        view.swap_axes(1, array.ndim() - 1);
+    }
+    view
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::Keep;
     use super::*;
     use ndarray::{ArcArray, IxDyn};
 
@@ -101,5 +137,23 @@ mod tests {
         let found = moments(&last, Keep::LastSecondMoment);
         assert_eq!(found.channels(), 3);
         assert_eq!(found, moments(&second, Keep::SecondMoment));
+        let gates = |array: &Floats, keep| {
+            let tap = Tap {
+                value: "x".to_owned(),
+                of: Of::Gradient,
+                keep,
+            };
+            let mut taps = Taps::new(std::slice::from_ref(&tap));
+            assert!(taps.look_at("x", Of::Activation));
+            taps.fold("x", Of::Activation, &array.mapv(|v| v + 1.0).into_shared())
+                .unwrap();
+            taps.fold("x", Of::Gradient, array).unwrap();
+            // A gradient without its value is none.
+            assert!(taps.fold("x", Of::Gradient, array).is_err());
+            taps.statistics()[&tap].clone()
+        };
+        let found = gates(&last, Keep::LastGates);
+        assert_eq!(found.channels(), 3);
+        assert_eq!(found, gates(&second, Keep::Gates));
     }
 }

@@ -3,7 +3,7 @@
 //! `Conv` 1x1 (no bias, stride 1, no padding) -> `Conv`: what the second one reads are coordinates in a
 //! subspace of what the first one reads (docs/method.md, section 4).
 
-use super::{AutoPad, ConvAttrs, Graph, LayerShape, Node, Op, SpatialPads, Uses, optional};
+use super::{ConvAttrs, Graph, LayerShape, Node, Op, Uses, optional};
 use crate::tensor::Tensor;
 
 /// How the node of an input factor is named, after its layer's name.
@@ -36,13 +36,9 @@ pub(crate) fn input_factor(graph: &Graph, uses: &Uses<'_>, reader: &Node) -> Opt
     let Op::Conv(attrs) = &node.op else {
         return None;
     };
-    let is_plain = attrs.groups == 1
-        && attrs.strides == [1, 1]
-        && attrs.auto_pad == AutoPad::NotSet
-        && attrs.pads == SpatialPads::default();
     let (weight, reader_weight) = (optional(node, 1)?, optional(reader, 1)?);
     let own = |name: &str| uses.sole_reader(name).is_some();
-    if !is_plain
+    if !attrs.is_plain()
         || !node.name.ends_with(INPUT_FACTOR)
         || optional(node, 2).is_some()
         || ![output, weight, reader_weight].into_iter().all(own)

@@ -50,6 +50,21 @@ pub struct ConvAttrs {
     pub auto_pad: AutoPad,
 }
 
+impl ConvAttrs {
+    /// Whether a window of one pixel stays where it is: one group, no stride, no padding.
+    pub(crate) fn is_plain(&self) -> bool {
+        let Self {
+            strides,
+            pads,
+            dilations: _,
+            groups,
+            auto_pad,
+        } = self;
+        (strides, *groups, *auto_pad) == (&[1, 1], 1, AutoPad::NotSet)
+            && *pads == SpatialPads::default()
+    }
+}
+
 impl Default for ConvAttrs {
     fn default() -> Self {
         Self {

@@ -2,18 +2,20 @@
 //! section 4): statistics of the network as it is now, so a later cut sees what earlier ones did.
 
 use super::PipelineError;
-use super::inputs::wanted as wanted_inputs;
+use super::inputs::{Payable, wanted as wanted_inputs};
 use super::score::Scoring;
 use super::settings::Removal;
 use super::stages::{light_with, source};
 use crate::decompose::{Basis, DecomposeError, Directions, OutputMoments, directions};
+use crate::fold::{BatchNorm, FoldConfig, InputFactors, SizeRule, fold};
 use crate::graph::{FactoredKind, FactoredLayer, Graph, Op, Uses, factored_layers};
 use crate::importance::{Score, Scores, score};
-use crate::prune::{PruningPlan, compensate, input_spaces, observed};
-use crate::train::{ChannelAxis, MomentsConfig, Wanted, output_moments};
+use crate::prune::{PruningPlan, compensate, input_spaces, observed, spelled_out};
+use crate::train::{ChannelAxis, MomentsConfig, Wanted, channel_costs, output_moments};
 use ndarray::Array1;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A network whose layers are written in the directions that are scored.
@@ -21,14 +23,18 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Ranked {
     pub graph: Graph,
     pub state: RankedState,
-    /// Moments of values of the network, gathered on the way; none where a run goes on from a checkpoint.
-    pub moments: BTreeMap<String, OutputMoments>,
+    /// Moments of values of the network, gathered on the way, or once they are asked for where a run goes on from
+    /// a checkpoint.
+    pub moments: OnceCell<BTreeMap<String, OutputMoments>>,
 }
 
 /// What is known of those directions.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct RankedState {
     pub scores: Scores,
+    /// Those of input spaces.
+    #[serde(default)]
+    pub inputs: Scores,
     /// By layer, the mean of each basis activation. Layers that batch norm follows have none: it takes
     /// the mean over.
     means: BTreeMap<String, Vec<f64>>,
@@ -56,18 +62,13 @@ impl Scoring<'_> {
         }
         let all: Vec<Wanted> = all.into_iter().collect();
         let values: Vec<String> = all.iter().map(|wanted| wanted.value.clone()).collect();
-        let config = MomentsConfig {
-            images: settings.statistics_images,
-            curvature: settings.curvature,
-            seed: self.settings.seed,
-        };
         Ok(output_moments(
             self.engine,
             &light_with(&watched, &values)?,
             &self.task.outputs(),
             &all,
             &source(self.prepared, self.settings),
-            &config,
+            &self.statistics(),
             self.progress,
         )?)
     }
@@ -86,12 +87,7 @@ impl Scoring<'_> {
                 scores: taylor,
                 ..RankedState::default()
             };
-            let (graph, moments) = (graph.clone(), BTreeMap::new());
-            return Ok(Ranked {
-                graph,
-                state,
-                moments,
-            });
+            return Ok(Ranked::new(graph.clone(), state));
         }
         let moments = self.moments(graph)?;
         self.progress.begin("bases", layers.len() as u64);
@@ -111,11 +107,8 @@ impl Scoring<'_> {
             .collect();
         self.progress.end();
         let uses = Uses::of(graph);
-        let mut ranked = Ranked {
-            graph: graph.clone(),
-            state: RankedState::default(),
-            moments,
-        };
+        let mut ranked = Ranked::new(graph.clone(), RankedState::default());
+        let mut means = BTreeMap::new();
         for (layer, found) in layers.iter().zip(found) {
             let found = found?;
             let Some(scores) = score(settings.score, &found) else {
@@ -126,13 +119,89 @@ impl Scoring<'_> {
                 return Err(DecomposeError::NoBasis { node }.into());
             }
             ranked.state.scores.insert(layer.name.clone(), scores);
+            let mean: Vec<f64> = found.means.iter().copied().collect();
             let is_known = layer.bias_values(graph).is_some();
             if is_known && !feeds_batch_norm(graph, &uses, &layer.output) {
-                let means = found.means.iter().copied().collect();
-                ranked.state.means.insert(layer.name.clone(), means);
+                ranked.state.means.insert(layer.name.clone(), mean.clone());
+            }
+            means.insert(layer.name.clone(), mean);
+        }
+        if settings.score == Score::Fisher {
+            let spaces = match settings.cuts_inputs() {
+                true => self.payable(graph, &moments)?,
+                false => Vec::new(),
+            };
+            self.measure(&mut ranked, layers, &means, &spaces)?;
+        }
+        Ok(ranked.with_moments(moments))
+    }
+
+    /// Puts measured scores in the place of those that follow from moments (docs/method.md, section 4): of the directions of
+    /// `layers`, in which `ranked` is written and whose activations have these `means`, and of `spaces`. Those that are not
+    /// finite stay as they are.
+    fn measure(
+        &self,
+        ranked: &mut Ranked,
+        layers: &[FactoredLayer],
+        means: &BTreeMap<String, Vec<f64>>,
+        spaces: &[Payable],
+    ) -> Result<(), PipelineError> {
+        let subspaces = spaces.iter().map(|known| (&known.space, &known.found));
+        let (graph, coordinates) = spelled_out(&ranked.graph, subspaces)?;
+        let of_layers = layers.iter().filter_map(|layer| {
+            let wanted = Wanted {
+                value: layer.basis_output.clone(),
+                ..wanted(layer)
+            };
+            Some((wanted, means.get(&layer.name)?.clone()))
+        });
+        // Nothing stands in for the mean of what is read (section 4).
+        let of_spaces = coordinates.iter().zip(spaces).map(|(value, known)| {
+            let wanted = Wanted {
+                value: value.clone(),
+                channels: ChannelAxis::Second,
+            };
+            (wanted, vec![0.0; known.space.rank])
+        });
+        let values: Vec<(Wanted, Vec<f64>)> = of_layers.chain(of_spaces).collect();
+        let config = FoldConfig {
+            size_rule: SizeRule::Factored,
+            batch_norm: BatchNorm::Keep,
+            input_factors: InputFactors::Keep,
+        };
+        let mut costs = channel_costs(
+            self.engine,
+            &fold(&graph, &config)?.0,
+            &self.task.outputs(),
+            &values,
+            &source(self.prepared, self.settings),
+            &self.statistics(),
+            self.progress,
+        )?;
+        costs.retain(|_, costs| costs.iter().all(|cost| cost.is_finite()));
+        for layer in layers {
+            let scores = ranked.state.scores.get_mut(&layer.name);
+            if let (Some(scores), Some(costs)) = (scores, costs.get(&layer.basis_output)) {
+                // A direction goes in all groups at once.
+                for (j, score) in scores.iter_mut().enumerate() {
+                    *score = costs.iter().skip(j).step_by(layer.rank).sum();
+                }
             }
         }
-        Ok(ranked)
+        for (value, known) in coordinates.iter().zip(spaces) {
+            if let Some(costs) = costs.remove(value) {
+                ranked.state.inputs.insert(known.space.name.clone(), costs);
+            }
+        }
+        Ok(())
+    }
+
+    fn statistics(&self) -> MomentsConfig {
+        MomentsConfig {
+            images: self.settings.prune.statistics_images,
+            curvature: self.settings.prune.curvature,
+            seed: self.settings.seed,
+        }
     }
 }
 
@@ -180,6 +249,35 @@ fn layer_directions(
 }
 
 impl Ranked {
+    pub(super) fn new(graph: Graph, state: RankedState) -> Self {
+        let moments = OnceCell::new();
+        Self {
+            graph,
+            state,
+            moments,
+        }
+    }
+
+    pub(super) fn with_moments(self, moments: BTreeMap<String, OutputMoments>) -> Self {
+        Self {
+            moments: OnceCell::from(moments),
+            ..self
+        }
+    }
+
+    /// The moments of `graph`, the network that was ranked.
+    pub(super) fn moments(
+        &self,
+        scoring: &Scoring<'_>,
+        graph: &Graph,
+    ) -> Result<&BTreeMap<String, OutputMoments>, PipelineError> {
+        if let Some(moments) = self.moments.get() {
+            return Ok(moments);
+        }
+        let moments = scoring.moments(graph)?;
+        Ok(self.moments.get_or_init(|| moments))
+    }
+
     /// `graph` with the layers that `plan` cuts written in the scored directions, the means of those
     /// that go added to their biases. Layers that lose nothing stay as they are, to the bit.
     pub(super) fn adopt(&self, graph: &Graph, plan: &PruningPlan) -> Result<Graph, PipelineError> {

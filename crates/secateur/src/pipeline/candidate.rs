@@ -62,8 +62,10 @@ pub(super) fn best_cut(
             channels: None,
         });
     }
+    let scoring = scoring(context);
     if context.settings.prune.cuts_inputs()
-        && let Some(cut) = scoring(context).cut_inputs(graph, &ranked.moments, next)?
+        && let moments = ranked.moments(&scoring, graph)?
+        && let Some(cut) = scoring.cut_inputs(graph, moments, &ranked.state.inputs, next)?
     {
         candidates.push(Candidate {
             kind: CutKind::Inputs,
@@ -89,8 +91,8 @@ pub(super) fn best_cut(
                 !next.targets.is_empty() && next.targets.iter().all(|target| target.is_met(size));
             of_all || next.goal.is_met(size)
         };
-        let moments = &ranked.moments;
-        if let Some(cut) = scoring(context).cut_channels(graph, moments, &is_enough, times)? {
+        let moments = ranked.moments(&scoring, graph)?;
+        if let Some(cut) = scoring.cut_channels(graph, moments, &is_enough, times)? {
             candidates.push(Candidate {
                 kind: CutKind::Channels,
                 share: next.step,

@@ -45,25 +45,17 @@ impl Scoring<'_> {
     /// `is_enough` of the network as exported, or all that can go where that is too little. `None` where
     /// nothing can.
     ///
-    /// `known` are the moments of `graph`; gathered where there are none. `times` are those of `graph`,
-    /// where time counts.
+    /// `moments` are those of `graph`, and `times`, where time counts.
     pub(super) fn cut_channels(
         &self,
         graph: &Graph,
-        known: &BTreeMap<String, OutputMoments>,
+        moments: &BTreeMap<String, OutputMoments>,
         is_enough: &dyn Fn(Size) -> bool,
         times: Option<&Times>,
     ) -> Result<Option<ChannelCut>, PipelineError> {
         let inferred = shapes(graph, self.prepared)?;
         let groups = discover(graph, &inferred);
         let reads = reads(graph, &groups);
-        let gathered;
-        let moments = if known.is_empty() {
-            gathered = self.moments(graph)?;
-            &gathered
-        } else {
-            known
-        };
         let wanted = wanted_of(&reads, &groups, &inferred);
         let moments = wanted
             .iter()

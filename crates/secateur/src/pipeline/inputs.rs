@@ -1,11 +1,11 @@
 //! One cut of input spaces: which directions of what convolutions read go, and the smaller network
 //! (docs/method.md, section 4).
 
+use super::PipelineError;
 use super::choose::Choice;
 use super::next::Next;
 use super::score::Scoring;
 use super::stages::shapes;
-use super::{PipelineError, Prepared};
 use crate::decompose::{OutputMoments, Subspace, subspace};
 use crate::graph::Graph;
 use crate::importance::Scores;
@@ -28,40 +28,29 @@ impl Scoring<'_> {
     /// until the goal of `next` or as far as they can, but no further than its targets. `None` where nothing
     /// can go.
     ///
-    /// `known` are the moments of `graph`; gathered where there are none.
+    /// `moments` are those of `graph`, `measured` the scores of its input spaces, where they are known.
     pub(super) fn cut_inputs(
         &self,
         graph: &Graph,
-        known: &BTreeMap<String, OutputMoments>,
+        moments: &BTreeMap<String, OutputMoments>,
+        measured: &Scores,
         next: &Next,
     ) -> Result<Option<InputCut>, PipelineError> {
-        let gathered;
-        let moments = if known.is_empty() {
-            gathered = self.moments(graph)?;
-            &gathered
-        } else {
-            known
-        };
         let settings = &self.settings.prune;
-        let spaces = payable(graph, self.prepared)?;
-        let found: Vec<Option<Subspace>> = spaces
-            .par_iter()
-            .map(|(space, _)| subspace(settings.basis, moments.get(&space.value)?))
+        let known = self.payable(graph, moments)?;
+        let scores: Scores = known
+            .iter()
+            .map(|Payable { space, found, .. }| {
+                let measured = measured.get(&space.name);
+                let scores = measured.filter(|measured| measured.len() == found.scores.len());
+                (space.name.clone(), scores.unwrap_or(&found.scores).clone())
+            })
             .collect();
-        // A space without a subspace, as of values that are not finite, stays whole.
-        let known = spaces.into_iter().zip(found);
-        let known: Vec<_> = known
-            .filter_map(|((space, positions), found)| Some((space, positions, found?)))
-            .collect();
-        let scored = |(space, _, found): &(InputSpace, u64, Subspace)| {
-            (space.name.clone(), found.scores.clone())
-        };
-        let scores: Scores = known.iter().map(scored).collect();
-        let candidates = known.iter().map(|(space, positions, _)| Candidate {
-            name: space.name.clone(),
-            rank: space.rank,
-            shape: space.shape,
-            positions: *positions,
+        let candidates = known.iter().map(|known| Candidate {
+            name: known.space.name.clone(),
+            rank: known.space.rank,
+            shape: known.space.shape,
+            positions: known.positions,
             times: None,
         });
         let choice = Choice::of_inputs(graph, candidates.collect(), self.prepared, settings)?;
@@ -70,7 +59,7 @@ impl Scoring<'_> {
         };
         let plan = choice.no_further(plan, &scores, &next.targets)?;
         let share = choice.share(plan.predicted).min(next.step);
-        let cuts = known.iter().filter_map(|(space, _, found)| {
+        let cuts = known.iter().filter_map(|Payable { space, found, .. }| {
             let plan = plan.layers.get(&space.name)?;
             (plan.keep.len() < plan.rank).then_some((space, found, plan))
         });
@@ -81,6 +70,41 @@ impl Scoring<'_> {
         let graph = cut_inputs(graph, cuts)?;
         Ok(Some(InputCut { graph, plan, share }))
     }
+
+    /// The input spaces of `graph`, whose moments are given, that a cut can make smaller. Where a layer makes fewer
+    /// positions than it reads, the factor would run at more of them than the layer does: it stays whole, as does a
+    /// space without a subspace, as of values that are not finite.
+    pub(super) fn payable(
+        &self,
+        graph: &Graph,
+        moments: &BTreeMap<String, OutputMoments>,
+    ) -> Result<Vec<Payable>, PipelineError> {
+        let inferred = shapes(graph, self.prepared)?;
+        let payable = |space: InputSpace| {
+            let positions = space.layer().positions(&inferred)?;
+            let read = inferred.shape(space.read())?.iter().skip(2);
+            let read = read.fold(1_u64, |product, &axis| product.saturating_mul(axis as u64));
+            let found = subspace(self.settings.prune.basis, moments.get(&space.value)?);
+            (read <= positions).then_some(Payable {
+                found: found?,
+                space,
+                positions,
+            })
+        };
+        let spaces: Vec<Option<Payable>> =
+            input_spaces(graph).into_par_iter().map(payable).collect();
+        Ok(spaces.into_iter().flatten().collect())
+    }
+}
+
+/// An input space that a cut can make smaller.
+#[derive(Clone, Debug)]
+pub(super) struct Payable {
+    pub space: InputSpace,
+    /// Its directions.
+    pub found: Subspace,
+    /// Output positions of its layer.
+    pub positions: u64,
 }
 
 /// The values whose moments a cut of `spaces` wants.
@@ -89,18 +113,4 @@ pub(super) fn wanted(spaces: &[InputSpace]) -> impl Iterator<Item = Wanted> {
         value: space.value.clone(),
         channels: ChannelAxis::Second,
     })
-}
-
-/// The input spaces of `graph` with the output positions of their layers. Where a layer makes fewer positions
-/// than it reads, the factor would run at more of them than the layer does: it stays whole.
-fn payable(graph: &Graph, prepared: &Prepared) -> Result<Vec<(InputSpace, u64)>, PipelineError> {
-    let inferred = shapes(graph, prepared)?;
-    let with_positions = |space: InputSpace| {
-        let made = space.layer().positions(&inferred)?;
-        let read = inferred.shape(space.read())?.iter().skip(2);
-        let read = read.fold(1_u64, |product, &axis| product.saturating_mul(axis as u64));
-        (read <= made).then_some((space, made))
-    };
-    let spaces = input_spaces(graph).into_iter();
-    Ok(spaces.filter_map(with_positions).collect())
 }

@@ -202,17 +202,14 @@ fn fitted(
     if settings.refit_images() == 0 {
         return Ok(cut.clone());
     }
-    let mut fits = vec![("projections", BTreeMap::new())];
+    let none = BTreeMap::new();
+    let mut fits = vec![("projections", &none)];
     if settings.refits_kernels() {
-        let moments = match ranked.moments.is_empty() {
-            true => scoring(context).moments(before)?,
-            false => ranked.moments.clone(),
-        };
-        fits.push(("kernels", moments));
+        fits.push(("kernels", ranked.moments(&scoring(context), before)?));
     }
     let allowed = LOSS_OF_A_FIT * loss(context, cut)?;
     while let Some((what, moments)) = fits.pop() {
-        let fitted = refit(context, cut, plans, &moments)?;
+        let fitted = refit(context, cut, plans, moments)?;
         let lost = loss(context, &fitted)?;
         // A cut that broke the network may be mended.
         if lost <= allowed || !allowed.is_finite() && lost.is_finite() {
@@ -237,27 +234,21 @@ fn nothing_left(state: &RoundState, number: usize) -> RoundState {
 /// The directions of a round's network and their scores, for the next cut.
 fn rank(context: &Context<'_>, graph: &Graph, state: &RoundState) -> Result<Ranked, PipelineError> {
     if context.settings.prune.removes == Removal::Channels {
-        let state = RankedState::default();
-        let (graph, moments) = (graph.clone(), BTreeMap::new());
-        return Ok(Ranked {
-            graph,
-            state,
-            moments,
-        });
+        return Ok(Ranked::new(graph.clone(), RankedState::default()));
     }
     let name = format!("ranked-{:02}", state.round.round);
-    let mut moments = BTreeMap::new();
+    let mut moments = None;
     let (graph, state) = context.run.stage(&name, context.model, || {
         let layers = factored_layers(graph);
         let scoring = scoring(context);
         let ranked = scoring.rank(graph, &layers, state.scores.clone())?;
-        moments = ranked.moments;
+        moments = ranked.moments.into_inner();
         Ok((ranked.graph, ranked.state))
     })?;
-    Ok(Ranked {
-        graph,
-        state,
-        moments,
+    let ranked = Ranked::new(graph, state);
+    Ok(match moments {
+        Some(moments) => ranked.with_moments(moments),
+        None => ranked,
     })
 }
 

@@ -12,7 +12,7 @@ mod select;
 mod times;
 
 pub use apply::{apply, compensate, mask};
-pub use inputs::{InputSpace, cut_inputs, input_spaces, observed};
+pub use inputs::{InputSpace, cut_inputs, input_spaces, observed, spelled_out};
 pub use refit::{Fit, JointMoments, fit};
 pub use select::{Candidate, Goal, Per, SelectConfig, SelectError, select};
 pub use times::RankTimes;

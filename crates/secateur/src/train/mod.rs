@@ -20,7 +20,7 @@ pub use distillation::Teacher;
 pub use evaluate::{AccuracyDrop, EngineAccuracy, accuracy, accuracy_on_some};
 pub use fit::{CheckRecord, FitConfig, FitSummary, Schedule, StepRecord, fit, steps_per_epoch};
 pub use loss::{Loss, cross_entropy, predicted_class};
-pub use moments::{ChannelAxis, Curvature, MomentsConfig, Wanted, output_moments};
+pub use moments::{ChannelAxis, Curvature, MomentsConfig, Wanted, channel_costs, output_moments};
 pub use optimizer::{Optimizer, Rule};
 pub use trainable::{Trainable, names};
 

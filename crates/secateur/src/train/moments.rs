@@ -84,35 +84,11 @@ pub fn output_moments(
         },
     };
     let sides = [Of::Activation, Of::Gradient];
-    let mut session = engine.session(&Request {
-        graph,
-        outputs: outputs.to_vec(),
-        trainable: Vec::new(),
-        taps: values
-            .iter()
-            .flat_map(|value| sides.map(|of| tap(value, of)))
-            .collect(),
-        batch_norm: BatchNormMode::Stored,
-    })?;
-    let batches = training_batches(source, config.images, config.seed)?;
-    let n_images = batches.iter().map(|batch| batch.labels.len() as u64).sum();
-    progress.begin("statistics", n_images);
-    let mut signs = ChaCha8Rng::seed_from_u64(config.seed);
-    let mut scales: Option<Vec<f32>> = None;
-    for batch in &batches {
-        progress.go_on()?;
-        session.step(&batch.images, &mut |outputs| {
-            let scales = scales.get_or_insert_with(|| in_own_units(outputs));
-            let gradient = |(output, &scale): (&Floats, &f32)| {
-                let own = seed_gradient(output, &batch.labels, config.curvature, &mut signs);
-                own.mapv(|value| scale * value).into_shared()
-            };
-            outputs.iter().zip(scales.iter()).map(gradient).collect()
-        })?;
-        progress.advance(batch.labels.len() as u64);
-    }
-    progress.end();
-    let statistics = session.take_statistics();
+    let taps = values
+        .iter()
+        .flat_map(|value| sides.map(|of| tap(value, of)))
+        .collect();
+    let statistics = gathered(engine, graph, outputs, taps, source, config, 0, progress)?;
     let moments = |value: &Wanted| {
         let activation = statistics.get(&tap(value, Of::Activation))?;
         let Statistic::SecondMoment { images, count, .. } = activation else {
@@ -136,6 +112,81 @@ pub fn output_moments(
         Some((value.value.clone(), moments))
     };
     Ok(values.iter().filter_map(moments).collect())
+}
+
+/// What it costs to put its mean in the place of each channel of the `values`, by name: the mean over images of the square
+/// of `sum over positions of (value - mean) gradient`, the change of the loss to second order (Gauss-Newton). Each value
+/// comes with its channels' means. Losses and their units are those of [`output_moments`].
+///
+/// # Errors
+/// [`TrainError`] where the graph does not run or an image cannot be read.
+pub fn channel_costs(
+    engine: &dyn Engine,
+    graph: &Graph,
+    outputs: &[String],
+    values: &[(Wanted, Vec<f64>)],
+    source: &Source<'_>,
+    config: &MomentsConfig,
+    progress: &dyn Progress,
+) -> Result<BTreeMap<String, Vec<f64>>, TrainError> {
+    let tap = |wanted: &Wanted| Tap {
+        value: wanted.value.clone(),
+        of: Of::Gradient,
+        keep: match wanted.channels {
+            ChannelAxis::Second => Keep::Gates,
+            ChannelAxis::Last => Keep::LastGates,
+        },
+    };
+    let taps = values.iter().map(|(wanted, _)| tap(wanted)).collect();
+    // Other signs than those that the directions were made by, which would flatter them.
+    let statistics = gathered(engine, graph, outputs, taps, source, config, 1, progress)?;
+    let costs = |(wanted, means): &(Wanted, Vec<f64>)| {
+        let costs = statistics.get(&tap(wanted))?.costs(means)?;
+        Some((wanted.value.clone(), costs))
+    };
+    Ok(values.iter().filter_map(costs).collect())
+}
+
+/// What `taps` gather in one pass over training images, with the gradients of `config`, whose random signs are those of
+/// `stream`.
+#[allow(clippy::too_many_arguments)]
+fn gathered(
+    engine: &dyn Engine,
+    graph: &Graph,
+    outputs: &[String],
+    taps: Vec<Tap>,
+    source: &Source<'_>,
+    config: &MomentsConfig,
+    stream: u64,
+    progress: &dyn Progress,
+) -> Result<BTreeMap<Tap, Statistic>, TrainError> {
+    let mut session = engine.session(&Request {
+        graph,
+        outputs: outputs.to_vec(),
+        trainable: Vec::new(),
+        taps,
+        batch_norm: BatchNormMode::Stored,
+    })?;
+    let batches = training_batches(source, config.images, config.seed)?;
+    let n_images = batches.iter().map(|batch| batch.labels.len() as u64).sum();
+    progress.begin("statistics", n_images);
+    let mut signs = ChaCha8Rng::seed_from_u64(config.seed);
+    signs.set_stream(stream);
+    let mut scales: Option<Vec<f32>> = None;
+    for batch in &batches {
+        progress.go_on()?;
+        session.step(&batch.images, &mut |outputs| {
+            let scales = scales.get_or_insert_with(|| in_own_units(outputs));
+            let gradient = |(output, &scale): (&Floats, &f32)| {
+                let own = seed_gradient(output, &batch.labels, config.curvature, &mut signs);
+                own.mapv(|value| scale * value).into_shared()
+            };
+            outputs.iter().zip(scales.iter()).map(gradient).collect()
+        })?;
+        progress.advance(batch.labels.len() as u64);
+    }
+    progress.end();
+    Ok(session.take_statistics())
 }
 
 /// What the gradients of several outputs are multiplied by, so that each has the weight of its spread:
@@ -212,7 +263,9 @@ mod tests {
     use super::*;
     use crate::data::{DataOptions, Dataset, Preprocess};
     use crate::exec::{BurnEngine, NativeEngine};
-    use crate::graph::samples::conv_and_batch_norm;
+    use crate::graph::samples::{Builder, conv_and_batch_norm};
+    use crate::graph::{ConvAttrs, Op};
+    use crate::tensor::Tensor;
 
     fn floats(shape: &[usize], values: &[f32]) -> Floats {
         ArcArray::from_shape_vec(IxDyn(shape), values.to_vec()).unwrap()
@@ -268,13 +321,83 @@ mod tests {
         );
     }
 
-    #[test]
-    fn moments_are_those_of_all_images_and_positions() {
+    fn digits() -> Dataset {
         let options = DataOptions {
             limit: Some(120),
             ..DataOptions::default()
         };
-        let dataset = Dataset::digits(&options).unwrap();
+        Dataset::digits(&options).unwrap()
+    }
+
+    #[test]
+    fn a_channel_of_a_linear_network_costs_what_its_mean_in_its_place_changes() {
+        let dataset = digits();
+        let preprocess = Preprocess::parse("unit", 8, 8, 1).unwrap();
+        let source = Source {
+            dataset: &dataset,
+            preprocess: &preprocess,
+            batch_size: 16,
+        };
+        // Two channels, each weighed at every position, summed to one output: nothing is left to chance.
+        let weights: Vec<f32> = (0..128)
+            .map(|i| ((i * 7) % 13) as f32 / 6.0 - 1.0)
+            .collect();
+        let mut b = Builder::new(1);
+        let made = b.conv("conv", "x", [2, 1, 1, 1], 1);
+        let summed = b.conv("sum", &made, [1, 2, 8, 8], 1);
+        let mut graph = b.output(&summed);
+        for node in &mut graph.nodes {
+            if let Op::Conv(attrs) = &mut node.op {
+                *attrs = ConvAttrs::default();
+            }
+        }
+        let stored = [
+            ("conv.weight", floats(&[2, 1, 1, 1], &[1.0, -0.5])),
+            ("sum.weight", floats(&[1, 2, 8, 8], &weights)),
+        ];
+        for (name, values) in stored {
+            graph
+                .initializers
+                .insert(name.to_owned(), Tensor::F32(values));
+        }
+        let config = MomentsConfig {
+            images: 64,
+            curvature: Curvature::Output,
+            seed: 4,
+        };
+        let means = [0.3, -0.1];
+        let mut want = [0.0; 2];
+        let images = training_batches(&source, 64, 4).unwrap();
+        for image in images.iter().flat_map(|batch| batch.images.outer_iter()) {
+            for (c, want) in want.iter_mut().enumerate() {
+                let change = |(at, &pixel): (usize, &f32)| {
+                    let value = f64::from(pixel) * [1.0, -0.5][c] - means[c];
+                    value * f64::from(weights[64 * c + at])
+                };
+                *want += image.iter().enumerate().map(change).sum::<f64>().powi(2) / 64.0;
+            }
+        }
+        let engines: [&dyn Engine; 2] = [&NativeEngine::new(), &BurnEngine::new()];
+        for engine in engines {
+            let wanted = Wanted {
+                value: made.clone(),
+                channels: ChannelAxis::Second,
+            };
+            let values = [(wanted, means.to_vec())];
+            let (outputs, progress) = ([summed.clone()], crate::progress::Silent);
+            let costs = channel_costs(
+                engine, &graph, &outputs, &values, &source, &config, &progress,
+            );
+            let costs = &costs.unwrap()[&made];
+            for (got, want) in costs.iter().zip(want) {
+                assert!((got - want).abs() < 1e-4 * want, "{got}, not {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn moments_are_those_of_all_images_and_positions() {
+        let dataset = digits();
         let preprocess = Preprocess::parse("unit", 8, 8, 1).unwrap();
         let source = Source {
             dataset: &dataset,

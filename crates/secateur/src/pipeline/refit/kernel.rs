@@ -3,9 +3,7 @@
 
 use super::target::MAX_VALUES;
 use crate::decompose::{Basis, OutputMoments, directions};
-use crate::graph::{
-    AutoPad, ConvAttrs, FactoredKind, FactoredLayer, Graph, Inferred, Node, Op, SpatialPads,
-};
+use crate::graph::{FactoredKind, FactoredLayer, Graph, Inferred, Node, Op};
 use crate::prune::{JointMoments, fit};
 use crate::tensor::{Floats, Tensor};
 use ndarray::{Array1, Array2, ArrayView2, Axis, IxDyn, concatenate, s};
@@ -54,7 +52,7 @@ impl Patches {
             return None;
         };
         let mut graph = cut.clone();
-        if kernel_h * kernel_w == 1 && is_plain(attrs) {
+        if kernel_h * kernel_w == 1 && attrs.is_plain() {
             let value = read;
             return Some(Self { graph, value, n });
         }
@@ -83,12 +81,6 @@ impl Patches {
         graph.initializers.insert(name, Tensor::F32(weight));
         Some(Self { graph, value, n })
     }
-}
-
-fn is_plain(attrs: &ConvAttrs) -> bool {
-    attrs.strides == [1, 1]
-        && attrs.auto_pad == AutoPad::NotSet
-        && attrs.pads == SpatialPads::default()
 }
 
 /// Solves the kernel of `layer` by least squares from the moments of its patches and of what it is to make,

@@ -125,6 +125,31 @@ pub fn observed(graph: &Graph, spaces: &[InputSpace]) -> Graph {
     result
 }
 
+/// `graph` with each input space written in its directions, and the values that are its coordinates there, in order: a 1x1
+/// convolution makes them, and a second one what the layer reads. The network computes what it did.
+///
+/// # Errors
+/// [`DecomposeError`] names the layer that does not fit.
+pub fn spelled_out<'s>(
+    graph: &Graph,
+    spaces: impl IntoIterator<Item = (&'s InputSpace, &'s Subspace)>,
+) -> Result<(Graph, Vec<String>), DecomposeError> {
+    let (mut result, mut values) = (graph.clone(), Vec::new());
+    for (space, subspace) in spaces {
+        let name = |what: &str| format!("{}.{what}", space.name);
+        let read = subspace.analysis.t().to_owned();
+        let made = subspace.synthesis.t().to_owned();
+        let coordinates = insert(&mut result, space, &name("coordinates"), &read);
+        let whole = insert(&mut result, space, &name("whole"), &made);
+        let (Some(coordinates), Some(_)) = (coordinates, whole) else {
+            let node = space.layer.name.clone();
+            return Err(DecomposeError::NoBasis { node });
+        };
+        values.push(coordinates);
+    }
+    Ok((result, values))
+}
+
 /// Leaves of each input space the directions that its plan keeps. A layer that has more directions of its own
 /// than it can tell apart afterwards is decomposed again.
 ///
@@ -167,27 +192,36 @@ fn narrow(
         }
         None => analysis.t().to_owned(),
     };
-    let (rank, channels) = read.dim();
-    let read = read.into_shape_with_order((rank, channels, 1, 1)).ok()?;
     store(graph, &space.layer.basis_weight, &kernel);
-    if let Some(factor) = &space.factor {
-        store(graph, &factor.weight, &read);
-        return Some(());
+    match &space.factor {
+        Some(factor) => store(graph, &factor.weight, &pointwise(&read)?),
+        None => _ = insert(graph, space, &space.name, &read)?,
     }
-    let weight = graph.fresh_value(&format!("{}.weight", space.name));
-    let output = graph.fresh_value(&format!("{}.output", space.name));
-    store(graph, &weight, &read);
-    let factor = Node {
-        name: graph.fresh_node(&space.name),
-        op: Op::Conv(ConvAttrs::default()),
-        inputs: vec![space.read.clone(), weight],
-        outputs: vec![output.clone()],
-    };
+    Some(())
+}
+
+/// Puts a 1x1 convolution `name` with the filters `rows` before the layer, and gives the value that it makes.
+fn insert(graph: &mut Graph, space: &InputSpace, name: &str, rows: &Array2<f64>) -> Option<String> {
+    let weight = graph.fresh_value(&format!("{name}.weight"));
+    let output = graph.fresh_value(&format!("{name}.output"));
+    store(graph, &weight, &pointwise(rows)?);
     let at = |node: &Node| node.name == space.layer.basis;
     let index = graph.nodes.iter().position(at)?;
-    *graph.nodes[index].inputs.first_mut()? = output;
-    graph.nodes.insert(index, factor);
-    Some(())
+    let node = Node {
+        name: graph.fresh_node(name),
+        op: Op::Conv(ConvAttrs::default()),
+        inputs: vec![graph.nodes[index].inputs.first()?.clone(), weight],
+        outputs: vec![output.clone()],
+    };
+    graph.nodes[index].inputs.first_mut()?.clone_from(&output);
+    graph.nodes.insert(index, node);
+    Some(output)
+}
+
+/// `rows` `[co, ci]` as the weight of a 1x1 convolution.
+fn pointwise(rows: &Array2<f64>) -> Option<Array4<f64>> {
+    let (co, ci) = rows.dim();
+    Some(rows.to_shape((co, ci, 1, 1)).ok()?.into_owned())
 }
 
 /// A kernel `[co, c, kh, kw]` whose input channels are weighed: `rows` is `[r, c]`, the result

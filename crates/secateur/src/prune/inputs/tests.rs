@@ -215,6 +215,48 @@ fn an_input_factor_is_kept_where_it_pays_and_joined_where_not() {
 }
 
 #[test]
+fn a_space_that_is_spelled_out_changes_nothing() {
+    let graph = network();
+    let input = noise(&[2, 12, 5, 5], 8);
+    let subspace = subspace_of(12, 21);
+    // Without an input factor, and before one.
+    let spaces = input_spaces(&graph);
+    let cut = cut_inputs(
+        &graph,
+        [(&spaces[0], &subspace, &plan(12, &[0, 2, 3, 7, 9]))],
+    )
+    .unwrap();
+    for (graph, size) in [(graph, 12), (cut, 5)] {
+        let spaces = input_spaces(&graph);
+        let subspace = subspace_of(size, 30);
+        let (spelled, values) = spelled_out(&graph, [(&spaces[0], &subspace)]).unwrap();
+        assert_near(&run(&spelled, &input), &run(&graph, &input));
+        // The value named is the coordinates.
+        let made = |graph: &Graph, value: &str| {
+            let engine = NativeEngine::new();
+            let request = Request::evaluation(graph, vec![value.to_owned()]);
+            engine
+                .session(&request)
+                .unwrap()
+                .forward(&input)
+                .unwrap()
+                .remove(0)
+        };
+        let read = made(&graph, spaces[0].read());
+        let coordinates = made(&spelled, &values[0]);
+        let at = |j: usize| {
+            let along = |c: usize| subspace.analysis[[c, j]] * f64::from(read[[1, c, 2, 3]]);
+            (0..size).map(along).sum::<f64>()
+        };
+        for j in 0..size {
+            assert!(
+                (f64::from(coordinates[[1, j, 2, 3]]) - at(j)).abs() < 1e-4 * at(j).abs().max(1.0)
+            );
+        }
+    }
+}
+
+#[test]
 fn a_subspace_of_another_value_is_refused() {
     let graph = network();
     let spaces = input_spaces(&graph);

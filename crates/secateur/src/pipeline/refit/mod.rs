@@ -9,10 +9,11 @@ mod tests;
 
 use self::frontier::Frontier;
 use self::kernel::{Patches, fit_basis};
-use self::target::{LEAST_IMAGES, Target};
+use self::target::{LEAST_IMAGES, Target, images_within};
 use super::PipelineError;
 use super::rounds::Context;
 use super::stages::source;
+use crate::cost;
 use crate::data::Batch;
 use crate::decompose::OutputMoments;
 use crate::exec::{BatchNormMode, Engine};
@@ -92,8 +93,13 @@ pub fn refit_layers(
         batches,
     } = *reference;
     let images = batches.first().map(|batch| batch.images.shape());
-    let (batch, inferred) = match images {
-        Some(&[n, _, height, width]) => (n, infer_images(cut, 1, height, width)?),
+    let (batch, inferred, macs) = match images {
+        Some(&[n, _, height, width]) => {
+            let inferred = infer_images(cut, 1, height, width)?;
+            let of_uncut = cost::of(uncut, &infer_images(uncut, 1, height, width)?).macs;
+            let macs = cost::of(cut, &inferred).macs.saturating_add(of_uncut);
+            (n, inferred, macs)
+        }
         _ => return Ok(cut.clone()),
     };
     let layers = factored_layers(cut);
@@ -106,7 +112,7 @@ pub fn refit_layers(
     for node in &cut.nodes {
         progress.go_on()?;
         if let Some(layer) = of_projection(&node.name) {
-            if let Some(target) = Target::of(&result, uncut, layer, kept) {
+            if let Some(target) = Target::of(&result, uncut, layer, kept, images_within(macs)) {
                 frontier.advance(engine, &result, uncut)?;
                 let metric = known.get(&layer.output).map(|known| &known.gradient);
                 let metric = metric.filter(|metric| metric.nrows() == layer.shape.co);

@@ -12,20 +12,22 @@ use crate::tensor::Floats;
 use crate::train::{TrainError, store_statistics, stored_statistics};
 use ndarray::{Axis, Slice, concatenate};
 
-// As many positions as this for each unknown of a row, and at least as many images: neighbouring
-// positions of an image tell much the same.
-const POSITIONS_PER_UNKNOWN: usize = 64;
-// Fewer say too little.
+// Fewer positions for each unknown of a row say too little.
 const LEAST_PER_UNKNOWN: usize = 4;
 // A kernel has more unknowns, which neighbouring positions tell apart less well.
 const LEAST_PER_KERNEL_UNKNOWN: usize = 8;
 // Moments of more values than this take too much memory (170 MB in each of eight partial sums).
 pub(super) const MAX_VALUES: usize = 4_608;
 pub(super) const LEAST_IMAGES: usize = 256;
+// Multiply-accumulates that the fit of one layer may take for both networks, where that many images are fewer:
+// some ten seconds.
+const FIT_MACS: u64 = 2_000_000_000_000;
 
 /// What a layer of the cut network is to put out.
 pub(super) struct Target<'l> {
     layer: &'l FactoredLayer,
+    /// Images after which enough is seen.
+    images: usize,
     /// The value that the projection reads.
     inputs: String,
     /// Its outputs in the uncut network that are left; all where there is none.
@@ -48,6 +50,12 @@ struct Stream {
 // Channels of less gain than this share of the largest are not asked to make up for anything.
 const LEAST_GAIN: f64 = 0.01;
 
+/// Images that the fit of a layer looks at, where one of them costs so many multiply-accumulates.
+pub(super) fn images_within(macs: u64) -> usize {
+    let images = usize::try_from(FIT_MACS / macs.max(1)).unwrap_or(usize::MAX);
+    images.max(LEAST_IMAGES)
+}
+
 impl<'l> Target<'l> {
     /// `None` where the uncut network has no such output, or batch-norm statistics are shared.
     pub fn of(
@@ -55,6 +63,7 @@ impl<'l> Target<'l> {
         uncut: &Graph,
         layer: &'l FactoredLayer,
         kept: &'l KeptOutputs,
+        images: usize,
     ) -> Option<Self> {
         let uses = Uses::of(cut);
         uncut.producers().get(layer.output.as_str())?;
@@ -80,6 +89,7 @@ impl<'l> Target<'l> {
             stream: Stream::of(cut, uncut, &uses, layer, kept),
             kept,
             layer,
+            images,
             inputs,
             norms,
         })
@@ -94,16 +104,8 @@ impl<'l> Target<'l> {
         uncut: &Graph,
         frontier: &Frontier,
     ) -> Result<Option<JointMoments>, TrainError> {
-        let unknowns = self.layer.rank + 1;
-        let least = LEAST_PER_UNKNOWN * unknowns;
-        self.moments_with(
-            engine,
-            cut,
-            &self.inputs,
-            uncut,
-            frontier,
-            [least, unknowns],
-        )
+        let least = LEAST_PER_UNKNOWN * (self.layer.rank + 1);
+        self.moments_with(engine, cut, &self.inputs, uncut, frontier, least)
     }
 
     /// The same with the patches that the layer reads in the place of what its projection does.
@@ -114,13 +116,12 @@ impl<'l> Target<'l> {
         uncut: &Graph,
         frontier: &Frontier,
     ) -> Result<Option<JointMoments>, TrainError> {
-        let unknowns = patches.n + 1;
-        let least = LEAST_PER_KERNEL_UNKNOWN * unknowns;
+        let least = LEAST_PER_KERNEL_UNKNOWN * (patches.n + 1);
         let (graph, value) = (&patches.graph, &patches.value);
-        self.moments_with(engine, graph, value, uncut, frontier, [least, unknowns])
+        self.moments_with(engine, graph, value, uncut, frontier, least)
     }
 
-    /// `least` positions are wanted for `unknowns` of each output.
+    /// `least` positions are wanted.
     fn moments_with(
         &self,
         engine: &dyn Engine,
@@ -128,7 +129,7 @@ impl<'l> Target<'l> {
         inputs: &str,
         uncut: &Graph,
         frontier: &Frontier,
-        [least, unknowns]: [usize; 2],
+        least: usize,
     ) -> Result<Option<JointMoments>, TrainError> {
         let stream = self.stream.as_ref().map(|stream| stream.value.clone());
         let values = |first: &str| {
@@ -155,7 +156,7 @@ impl<'l> Target<'l> {
             joint
                 .get_or_insert_with(|| Statistic::new(Keep::SecondMoment, both.shape()[1]))
                 .fold(both.view());
-            if images >= LEAST_IMAGES && positions >= POSITIONS_PER_UNKNOWN * unknowns {
+            if images >= self.images {
                 break;
             }
         }

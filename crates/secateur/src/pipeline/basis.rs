@@ -2,16 +2,15 @@
 //! section 4): statistics of the network as it is now, so a later cut sees what earlier ones did.
 
 use super::PipelineError;
-use super::inputs::{Payable, wanted as wanted_inputs};
+use super::inputs::wanted as wanted_inputs;
 use super::score::Scoring;
 use super::settings::Removal;
 use super::stages::{light_with, source};
 use crate::decompose::{Basis, DecomposeError, Directions, OutputMoments, directions};
-use crate::fold::{BatchNorm, FoldConfig, InputFactors, SizeRule, fold};
 use crate::graph::{FactoredKind, FactoredLayer, Graph, Op, Uses, factored_layers};
 use crate::importance::{Score, Scores, score};
-use crate::prune::{PruningPlan, compensate, input_spaces, observed, spelled_out};
-use crate::train::{ChannelAxis, MomentsConfig, Wanted, channel_costs, output_moments};
+use crate::prune::{PruningPlan, compensate, input_spaces, observed};
+use crate::train::{ChannelAxis, MomentsConfig, Wanted, output_moments};
 use ndarray::Array1;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -136,67 +135,8 @@ impl Scoring<'_> {
         Ok(ranked.with_moments(moments))
     }
 
-    /// Puts measured scores in the place of those that follow from moments (docs/method.md, section 4): of the directions of
-    /// `layers`, in which `ranked` is written and whose activations have these `means`, and of `spaces`. Those that are not
-    /// finite stay as they are.
-    fn measure(
-        &self,
-        ranked: &mut Ranked,
-        layers: &[FactoredLayer],
-        means: &BTreeMap<String, Vec<f64>>,
-        spaces: &[Payable],
-    ) -> Result<(), PipelineError> {
-        let subspaces = spaces.iter().map(|known| (&known.space, &known.found));
-        let (graph, coordinates) = spelled_out(&ranked.graph, subspaces)?;
-        let of_layers = layers.iter().filter_map(|layer| {
-            let wanted = Wanted {
-                value: layer.basis_output.clone(),
-                ..wanted(layer)
-            };
-            Some((wanted, means.get(&layer.name)?.clone()))
-        });
-        // Nothing stands in for the mean of what is read (section 4).
-        let of_spaces = coordinates.iter().zip(spaces).map(|(value, known)| {
-            let wanted = Wanted {
-                value: value.clone(),
-                channels: ChannelAxis::Second,
-            };
-            (wanted, vec![0.0; known.space.rank])
-        });
-        let values: Vec<(Wanted, Vec<f64>)> = of_layers.chain(of_spaces).collect();
-        let config = FoldConfig {
-            size_rule: SizeRule::Factored,
-            batch_norm: BatchNorm::Keep,
-            input_factors: InputFactors::Keep,
-        };
-        let mut costs = channel_costs(
-            self.engine,
-            &fold(&graph, &config)?.0,
-            &self.task.outputs(),
-            &values,
-            &source(self.prepared, self.settings),
-            &self.statistics(),
-            self.progress,
-        )?;
-        costs.retain(|_, costs| costs.iter().all(|cost| cost.is_finite()));
-        for layer in layers {
-            let scores = ranked.state.scores.get_mut(&layer.name);
-            if let (Some(scores), Some(costs)) = (scores, costs.get(&layer.basis_output)) {
-                // A direction goes in all groups at once.
-                for (j, score) in scores.iter_mut().enumerate() {
-                    *score = costs.iter().skip(j).step_by(layer.rank).sum();
-                }
-            }
-        }
-        for (value, known) in coordinates.iter().zip(spaces) {
-            if let Some(costs) = costs.remove(value) {
-                ranked.state.inputs.insert(known.space.name.clone(), costs);
-            }
-        }
-        Ok(())
-    }
-
-    fn statistics(&self) -> MomentsConfig {
+    /// How statistics are gathered.
+    pub(super) fn statistics(&self) -> MomentsConfig {
         MomentsConfig {
             images: self.settings.prune.statistics_images,
             curvature: self.settings.prune.curvature,
@@ -226,7 +166,7 @@ pub(super) fn feeds_batch_norm(graph: &Graph, uses: &Uses<'_>, value: &str) -> b
 }
 
 /// The layer's output and where its channels are.
-fn wanted(layer: &FactoredLayer) -> Wanted {
+pub(super) fn wanted(layer: &FactoredLayer) -> Wanted {
     Wanted {
         value: layer.output.clone(),
         channels: match layer.kind {

@@ -84,10 +84,13 @@ impl Scoring<'_> {
             let positions = space.layer().positions(&inferred)?;
             let read = inferred.shape(space.read())?.iter().skip(2);
             let read = read.fold(1_u64, |product, &axis| product.saturating_mul(axis as u64));
-            let found = subspace(self.settings.prune.basis, moments.get(&space.value)?);
-            (read <= positions).then_some(Payable {
-                found: found?,
+            if read > positions {
+                return None;
+            }
+            let found = subspace(self.settings.prune.basis, moments.get(&space.value)?)?;
+            Some(Payable {
                 space,
+                found,
                 positions,
             })
         };

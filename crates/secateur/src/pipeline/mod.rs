@@ -15,6 +15,7 @@ mod inputs;
 mod inspect;
 mod judge;
 mod latency;
+mod measured;
 mod next;
 mod outcome;
 mod pace;

@@ -112,10 +112,12 @@ pub fn refit_layers(
     for node in &cut.nodes {
         progress.go_on()?;
         if let Some(layer) = of_projection(&node.name) {
-            if let Some(target) = Target::of(&result, uncut, layer, kept, images_within(macs)) {
+            let metric = known.get(&layer.output).map(|known| &known.gradient);
+            let metric = metric.filter(|metric| metric.nrows() == layer.shape.co);
+            let unknowns = metric.map_or(layer.rank, |_| layer.shape.n);
+            let images = images_within(macs, unknowns, layer.positions(&inferred).unwrap_or(1));
+            if let Some(target) = Target::of(&result, uncut, layer, kept, images) {
                 frontier.advance(engine, &result, uncut)?;
-                let metric = known.get(&layer.output).map(|known| &known.gradient);
-                let metric = metric.filter(|metric| metric.nrows() == layer.shape.co);
                 let mut solved = result.clone();
                 if let Some(metric) = metric
                     && let Some(patches) = Patches::of(&result, layer, &inferred, batch)

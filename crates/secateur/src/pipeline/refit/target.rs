@@ -19,9 +19,8 @@ const LEAST_PER_KERNEL_UNKNOWN: usize = 8;
 // Moments of more values than this take too much memory (170 MB in each of eight partial sums).
 pub(super) const MAX_VALUES: usize = 4_608;
 pub(super) const LEAST_IMAGES: usize = 256;
-// Multiply-accumulates that the fit of one layer may take for both networks, where that many images are fewer:
-// some ten seconds.
-const FIT_MACS: u64 = 2_000_000_000_000;
+// Multiply-accumulates that the images of one layer's fit may take, where that many are fewer: some seconds.
+const FIT_MACS: u64 = 500_000_000_000;
 
 /// What a layer of the cut network is to put out.
 pub(super) struct Target<'l> {
@@ -50,8 +49,13 @@ struct Stream {
 // Channels of less gain than this share of the largest are not asked to make up for anything.
 const LEAST_GAIN: f64 = 0.01;
 
-/// Images that the fit of a layer looks at, where one of them costs so many multiply-accumulates.
-pub(super) fn images_within(macs: u64) -> usize {
+/// Images that the fit of a layer looks at, where both networks take `macs` multiply-accumulates for one of them,
+/// and the layer has so many unknowns at so many positions: their patches are as much work as their moments.
+pub(super) fn images_within(macs: u64, unknowns: usize, positions: u64) -> usize {
+    let moments = (unknowns as u64)
+        .saturating_pow(2)
+        .saturating_mul(positions.saturating_mul(2));
+    let macs = macs.saturating_add(moments);
     let images = usize::try_from(FIT_MACS / macs.max(1)).unwrap_or(usize::MAX);
     images.max(LEAST_IMAGES)
 }

@@ -165,6 +165,22 @@ fn refitted_kernels(uncut: &Graph, cut: &Graph, batches: &[Batch]) -> Graph {
 }
 
 #[test]
+fn as_many_images_are_looked_at_as_the_work_allows() {
+    use super::target::images_within;
+    // ResNet-20 at 32x32, 64 channels: all of the default's 2,048. ResNet-50 at 224x224: the least.
+    assert!(images_within(80_000_000, 576, 64) > 2_048);
+    assert_eq!(images_within(8_200_000_000, 2_304, 196), LEAST_IMAGES);
+    // Patches of 2,304 values cost more than VGG-16 at 32x32 does.
+    let (layer, network) = (
+        images_within(0, 2_304, 64),
+        images_within(626_000_000, 0, 0),
+    );
+    assert!(layer < network && layer > LEAST_IMAGES, "{layer} {network}");
+    assert!(images_within(u64::MAX, usize::MAX, u64::MAX / 2) == LEAST_IMAGES);
+    assert!(images_within(0, 0, 0) > 1_000_000);
+}
+
+#[test]
 fn a_wrong_basis_is_solved_away() {
     // Both networks have the same ranks, so the right kernel can be found.
     let mut rng = ChaCha8Rng::seed_from_u64(8);

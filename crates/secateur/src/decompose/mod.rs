@@ -14,6 +14,7 @@
 //! channel `k * r + j`; the `j`-th directions of all groups are kept or removed together.
 
 mod basis;
+mod cholesky;
 mod evd;
 mod rewrite;
 mod subspace;
@@ -21,6 +22,7 @@ mod svd;
 
 pub use crate::graph::{FactoredKind, FactoredLayer, factored_layers};
 pub use basis::{Basis, Directions, OutputMoments, directions};
+pub(crate) use cholesky::solve_positive;
 pub use subspace::{Subspace, subspace};
 pub use svd::{Factors, cap_ranks, factorize};
 

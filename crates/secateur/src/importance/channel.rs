@@ -1,6 +1,7 @@
 //! Which channels go, in order: the loss that each costs once the channels that stay stand in for it
 //! (docs/method.md, section 6).
 
+use crate::decompose::solve_positive;
 use crate::groups::ChannelId;
 use ndarray::{Array1, Array2, ArrayView1};
 
@@ -50,16 +51,14 @@ impl Reader {
             return None;
         }
         let ridge = ridge * second.diag().sum() / n as f64;
-        let matrix = faer::Mat::from_fn(n, n, |row, column| {
-            second[[row, column]] + if row == column { ridge } else { 0.0 }
-        });
-        let inverse =
-            faer::linalg::solvers::DenseSolveCore::inverse(&matrix.llt(faer::Side::Lower).ok()?);
+        let eye = |row, column| if row == column { 1.0 } else { 0.0 };
+        let matrix = |row, column| second[[row, column]] + ridge * eye(row, column);
+        let inverse = solve_positive([n, n], matrix, eye)?;
         Some(Self {
             channels: channels.to_vec(),
             curvature: curvature.to_owned(),
-            inverse: Array2::from_shape_fn((n, n), |(row, column)| inverse[(row, column)]),
-            diagonal: (0..n).map(|index| inverse[(index, index)]).collect(),
+            diagonal: inverse.diag().to_vec(),
+            inverse,
             taken: Vec::new(),
         })
     }

@@ -10,8 +10,8 @@
 
 use super::PruneError;
 use super::apply::add_to_bias;
+use crate::decompose::solve_positive;
 use crate::graph::{FactoredLayer, Graph};
-use faer::linalg::solvers::Solve;
 use ndarray::{Array1, Array2, Array3, ArrayView3, Axis, s};
 
 /// `eps`: the rows of directions that hardly vary on the images would change without bounds.
@@ -58,23 +58,22 @@ pub fn fit(start: ArrayView3<'_, f64>, moments: &JointMoments) -> Option<Fit> {
         let covariance = moments.covariance.slice(s![z..z + rank, z..z + rank]);
         let wanted = moments.covariance.slice(s![z..z + rank, y..y + group_co]);
         let missing = &wanted - &covariance.dot(&old);
-        let system = faer::Mat::from_fn(rank, rank, |i, j| {
+        let system = |i: usize, j: usize| {
             let ridge = if i == j {
                 RIDGE * variance(j).max(RIDGE * largest)
             } else {
                 0.0
             };
             covariance[[i, j]] + ridge
-        });
-        let missing = faer::Mat::from_fn(rank, group_co, |i, o| missing[[i, o]]);
+        };
         let change = if largest == 0.0 {
             missing // What never varies explains nothing: 0.
         } else {
-            system.llt(faer::Side::Lower).ok()?.solve(&missing)
+            solve_positive([rank, group_co], system, |i, o| missing[[i, o]])?
         };
         for o in 0..group_co {
             for j in 0..rank {
-                let row = old[[j, o]] + change[(j, o)];
+                let row = old[[j, o]] + change[[j, o]];
                 if !row.is_finite() {
                     return None;
                 }

@@ -7,12 +7,12 @@
 
 use super::{NewHead, TransferError};
 use crate::data::{Augment, Order, Split, counted_batch};
+use crate::decompose::solve_positive;
 use crate::exec::{Engine, Request};
 use crate::graph::Graph;
 use crate::progress::Progress;
 use crate::tensor::{Floats, Tensor};
 use crate::train::{Source, TrainError, cross_entropy};
-use faer::linalg::solvers::Solve;
 use ndarray::{ArcArray, Array1, Array2, Axis, IxDyn};
 use serde::{Deserialize, Serialize};
 
@@ -160,17 +160,12 @@ fn regress(sums: &Sums, lambda: f64) -> Result<(Array2<f64>, Array1<f64>), Trans
     let centred = |i: usize, j: usize| sums.xx[[i, j]] / n - mean_x[i] * mean_x[j];
     let mean_square = (0..d).map(|i| centred(i, i)).sum::<f64>() / d as f64;
     let ridge = lambda * mean_square.max(f64::MIN_POSITIVE);
-    let system = faer::Mat::from_fn(d, d, |i, j| {
-        centred(i, j) + if i == j { ridge } else { 0.0 }
-    });
-    let right = faer::Mat::from_fn(d, mean_y.len(), |i, k| {
-        sums.xy[[i, k]] / n - mean_x[i] * mean_y[k]
-    });
-    let solution = system
-        .llt(faer::Side::Lower)
-        .map_err(|e| TransferError::Ridge(format!("{e:?}")))?
-        .solve(&right);
-    let weight = Array2::from_shape_fn((d, mean_y.len()), |(i, k)| solution[(i, k)]);
+    let weight = solve_positive(
+        [d, mean_y.len()],
+        |i, j| centred(i, j) + if i == j { ridge } else { 0.0 },
+        |i, k| sums.xy[[i, k]] / n - mean_x[i] * mean_y[k],
+    )
+    .ok_or_else(|| TransferError::Ridge("the second moment is not positive".to_owned()))?;
     let bias = &mean_y - &mean_x.dot(&weight);
     Ok((weight, bias))
 }

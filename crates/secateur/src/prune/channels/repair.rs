@@ -8,10 +8,10 @@
 //! is at most `tr(W_S^T Om_SS W_S)`, what a cut without repair loses.
 
 use super::{ChannelError, ChannelPlan};
+use crate::decompose::solve_positive;
 use crate::graph::{Graph, Inferred, Node, Op, Uses, optional};
 use crate::groups::discover;
 use crate::tensor::{Floats, Tensor};
-use faer::linalg::solvers::Solve;
 use ndarray::{Array2, ArrayView2, Axis, Ix2, IxDyn};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -155,15 +155,12 @@ pub fn reconstruct(
     let not_positive = || RepairError::NotPositive {
         layer: layer.to_owned(),
     };
-    let system = faer::Mat::from_fn(size, size, |i, j| {
-        kept_moment[[i, j]] + if i == j { eps } else { 0.0 }
-    });
-    let right = faer::Mat::from_fn(size, co, |i, k| wanted[[i, k]]);
-    let solution = system
-        .llt(faer::Side::Lower)
-        .map_err(|_| not_positive())?
-        .solve(&right);
-    let change = Array2::from_shape_fn((size, co), |(i, k)| solution[(i, k)]);
+    let change = solve_positive(
+        [size, co],
+        |i, j| kept_moment[[i, j]] + if i == j { eps } else { 0.0 },
+        |i, k| wanted[[i, k]],
+    )
+    .ok_or_else(not_positive)?;
     // E(A) = tr(W_S^T Om_SS W_S) - 2 tr(A^T Om_KS W_S) + tr(A^T Om_KK A), and never below 0.
     let error = error_before - 2.0 * (&change * &wanted).sum()
         + (&change * &kept_moment.dot(&change)).sum();

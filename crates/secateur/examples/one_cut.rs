@@ -13,14 +13,14 @@ use secateur::data::Split;
 use secateur::decompose::{Basis, DecomposeConfig, OutputScale, convolutions, directions};
 use secateur::exec::{BatchNormMode, Engine, NativeEngine, Request};
 use secateur::fold::{FoldConfig, fold};
-use secateur::graph::{FactoredKind, FactoredLayer, Graph, Size, factored_layers, infer_images};
-use secateur::importance::{Score, Scores, TaylorWindow, score};
+use secateur::graph::{Graph, Size, factored_layers, infer_images};
+use secateur::importance::{Score, Scores, TaylorWindow, over_groups, score};
 use secateur::pipeline::{DataSettings, KeptOutputs, Prepared, Reference, prepare, refit_layers};
 use secateur::progress::Silent;
 use secateur::prune::{Candidate, Goal, Per, SelectConfig, apply, compensate, select};
 use secateur::train::{
-    ChannelAxis, Curvature, KeptChannels, MomentsConfig, Source, Wanted, carry_batch_norm,
-    channel_costs, cross_entropy, output_moments, training_batches,
+    Curvature, KeptChannels, MomentsConfig, Source, Wanted, carry_batch_norm, channel_costs,
+    cross_entropy, output_moments, training_batches,
 };
 use secateur::transfer::{Ending, ending};
 use serde::de::DeserializeOwned;
@@ -34,17 +34,6 @@ fn parse<T: DeserializeOwned>(name: &str) -> Result<T> {
     Ok(serde_json::from_value(serde_json::Value::String(
         name.to_owned(),
     ))?)
-}
-
-/// A value of `layer` and where its channels are.
-fn value(layer: &FactoredLayer, name: &str) -> Wanted {
-    Wanted {
-        value: name.to_owned(),
-        channels: match layer.kind {
-            FactoredKind::Convolution => ChannelAxis::Second,
-            FactoredKind::Dense => ChannelAxis::Last,
-        },
-    }
 }
 
 fn gathering(images: usize, loss: &str) -> Result<MomentsConfig> {
@@ -137,7 +126,9 @@ fn main() -> Result<()> {
         } else {
             if !moments.contains_key(loss) {
                 let config = gathering(images, loss)?;
-                let outputs = layers.iter().map(|layer| value(layer, &layer.output));
+                let outputs = layers
+                    .iter()
+                    .map(|layer| Wanted::of_layer(layer, &layer.output));
                 let values: Vec<Wanted> = outputs.collect();
                 let found = output_moments(
                     &engine,
@@ -160,7 +151,7 @@ fn main() -> Result<()> {
                     .ok_or("no directions")?;
                 scores.insert(layer.name.clone(), score(kind, &found).ok_or("no scores")?);
                 let mean: Vec<f64> = found.means.iter().copied().collect();
-                activations.push((value(layer, &layer.basis_output), mean));
+                activations.push((Wanted::of_layer(layer, &layer.basis_output), mean));
                 if layer.bias.is_some() {
                     means.insert(layer.name.clone(), found.means.iter().copied().collect());
                 }
@@ -182,9 +173,7 @@ fn main() -> Result<()> {
             )?;
             for layer in &layers {
                 let costs = costs.get(&layer.basis_output).ok_or("no costs")?;
-                let of_direction = |j| costs.iter().skip(j).step_by(layer.rank).sum::<f64>();
-                let costs = (0..layer.rank).map(of_direction).collect();
-                scores.insert(layer.name.clone(), costs);
+                scores.insert(layer.name.clone(), over_groups(costs, layer.rank));
             }
         }
         for share in &shares {

@@ -5,6 +5,7 @@
 //! supplies the gradient of its loss with respect to the outputs.
 
 mod burn;
+mod gates;
 mod native;
 mod plan;
 mod statistic;
@@ -14,6 +15,7 @@ mod taps;
 mod tests;
 
 pub use self::burn::{BurnDevice, BurnEngine};
+pub use self::gates::Gates;
 pub use self::native::NativeEngine;
 pub use self::statistic::Statistic;
 

@@ -4,7 +4,7 @@
 //! Sums are taken over fixed chunks of images and added in order, so that a result does not depend
 //! on the number of threads.
 
-use super::Keep;
+use super::{Gates, Keep};
 use ndarray::{Array1, Array2, ArrayView3, ArrayViewD, Axis};
 use rayon::prelude::*;
 use secateur_kernels::gram::add_outer_products;
@@ -34,17 +34,8 @@ pub enum Statistic {
         /// The sum of `v v^T`.
         products: Array2<f64>,
     },
-    /// For [`Keep::Gates`] and [`Keep::LastGates`]: sums over images, per channel.
-    Gates {
-        /// Images seen.
-        images: u64,
-        /// Of `a^2`, `a` being value times gradient, summed over the positions of an image.
-        squares: Vec<f64>,
-        /// Of `a b`, `b` being the gradient, summed over the positions of an image.
-        cross: Vec<f64>,
-        /// Of `b^2`.
-        gradients: Vec<f64>,
-    },
+    /// For [`Keep::Gates`] and [`Keep::LastGates`].
+    Gates(Gates),
 }
 
 /// Second moments are summed over this many chunks of a batch: enough for the threads of a
@@ -70,34 +61,8 @@ impl Statistic {
                 sum: vec![0.0; channels],
                 products: Array2::zeros((channels, channels)),
             },
-            Keep::Gates | Keep::LastGates => Self::Gates {
-                images: 0,
-                squares: vec![0.0; channels],
-                cross: vec![0.0; channels],
-                gradients: vec![0.0; channels],
-            },
+            Keep::Gates | Keep::LastGates => Self::Gates(Gates::new(channels)),
         }
-    }
-
-    /// By channel, the mean over images of the square of the sum over positions of `(value - mean) gradient`: the
-    /// change of the loss to second order (Gauss-Newton) where the channel becomes its mean. `None` for other
-    /// statistics, and where there are not as many `means` as channels.
-    pub(crate) fn costs(&self, means: &[f64]) -> Option<Vec<f64>> {
-        let Self::Gates {
-            images,
-            squares,
-            cross,
-            gradients,
-        } = self
-        else {
-            return None;
-        };
-        let images = (*images).max(1) as f64;
-        let sums = squares.iter().zip(cross).zip(gradients).zip(means);
-        let cost = |(((aa, ab), bb), mean): (((&f64, &f64), &f64), &f64)| {
-            ((aa - 2.0 * mean * ab + mean * mean * bb) / images).max(0.0)
-        };
-        (means.len() == squares.len()).then(|| sums.map(cost).collect())
     }
 
     /// The mean over images and positions, and the covariance; `None` where single channels are kept.
@@ -122,48 +87,7 @@ impl Statistic {
     pub(super) fn channels(&self) -> usize {
         match self {
             Self::Moments { sum, .. } | Self::SecondMoment { sum, .. } => sum.len(),
-            Self::Gates { squares, .. } => squares.len(),
-        }
-    }
-
-    /// Adds the values and gradients of a batch, both `[images, channels, ...]`, to gates of as many channels.
-    pub(crate) fn fold_gates(&mut self, values: ArrayViewD<'_, f32>, slopes: ArrayViewD<'_, f32>) {
-        let Self::Gates {
-            images,
-            squares,
-            cross,
-            gradients,
-        } = self
-        else {
-            return;
-        };
-        let [n_images, channels] = [values.shape()[0], values.shape()[1]];
-        let positions: usize = values.shape()[2..].iter().product();
-        let (values, slopes) = (values.as_standard_layout(), slopes.as_standard_layout());
-        let (Some(values), Some(slopes)) = (values.as_slice(), slopes.as_slice()) else {
-            return; // Cannot happen: the layout is standard.
-        };
-        if values.is_empty() || values.len() != slopes.len() {
-            return;
-        }
-        *images += n_images as u64;
-        let row = |(value, slope): (&[f32], &[f32])| {
-            let pairs = value.iter().zip(slope);
-            pairs.fold((0.0_f64, 0.0_f64), |(a, b), (&v, &g)| {
-                (a + f64::from(v) * f64::from(g), b + f64::from(g))
-            })
-        };
-        let sums: Vec<(f64, f64)> = values
-            .par_chunks(positions)
-            .zip(slopes.par_chunks(positions))
-            .map(row)
-            .collect();
-        for image in sums.chunks(channels) {
-            for (channel, (a, b)) in image.iter().enumerate() {
-                squares[channel] += a * a;
-                cross[channel] += a * b;
-                gradients[channel] += b * b;
-            }
+            Self::Gates(gates) => gates.channels(),
         }
     }
 
@@ -216,7 +140,7 @@ impl Statistic {
                 }
                 *products += &second_moment(batch);
             }
-            Self::Gates { .. } => {} // `fold_gates` adds to them.
+            Self::Gates(_) => {} // Values and gradients are added to them together.
         }
     }
 }
@@ -310,32 +234,6 @@ mod tests {
                 sum_of_squares: want_squares
             }
         );
-    }
-
-    #[test]
-    fn gates_cost_what_their_centred_products_are() {
-        let (values, slopes) = (batch(&[3, 2, 2, 2]), batch(&[2, 3, 2, 2]));
-        let slopes = slopes.to_shape(IxDyn(&[3, 2, 2, 2])).unwrap_or_default();
-        let mut gates = Statistic::new(Keep::Gates, 2);
-        gates.fold_gates(values.view(), slopes.view());
-        let means = [0.5, -1.0];
-        let mut want = [0.0; 2];
-        for n in 0..3 {
-            for (c, want) in want.iter_mut().enumerate() {
-                let mut change = 0.0;
-                for (y, x) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                    let at = [n, c, y, x];
-                    change += (f64::from(values[at]) - means[c]) * f64::from(slopes[at]);
-                }
-                *want += change * change / 3.0;
-            }
-        }
-        let got = gates.costs(&means).unwrap_or_default();
-        assert_eq!(got.len(), 2);
-        for (got, want) in got.iter().zip(want) {
-            assert!((got - want).abs() < 1e-9 * want, "{got}, not {want}");
-        }
-        assert_eq!(gates.costs(&[0.0]), None);
     }
 
     #[test]

@@ -71,12 +71,12 @@ impl Taps {
                     problem: format!("{channels} channels after {}", statistic.channels()),
                 });
             }
-            match (&held, tap.keep.is_gates()) {
-                (_, false) => statistic.fold(view),
-                (Some(values), true) if values.shape() == array.shape() => {
-                    statistic.fold_gates(by_channel(values, tap.keep), view);
+            match (statistic, &held) {
+                (Statistic::Gates(gates), Some(values)) if values.shape() == array.shape() => {
+                    gates.fold(by_channel(values, tap.keep), view);
                 }
-                (_, true) => {
+                (statistic, _) if !tap.keep.is_gates() => statistic.fold(view),
+                _ => {
                     return Err(ExecError::Tap {
                         value: name.to_owned(),
                         problem: "gates are of the gradient of a value that was computed"
@@ -118,6 +118,11 @@ mod tests {
     use super::*;
     use ndarray::{ArcArray, IxDyn};
 
+    fn tap(of: Of, keep: Keep) -> Tap {
+        let value = "x".to_owned();
+        Tap { value, of, keep }
+    }
+
     #[test]
     fn channels_on_the_last_axis_are_moved_to_the_second() {
         let last: Floats =
@@ -125,11 +130,7 @@ mod tests {
         let mut second = last.clone();
         second.swap_axes(1, 2);
         let moments = |array: &Floats, keep| {
-            let tap = Tap {
-                value: "x".to_owned(),
-                of: Of::Activation,
-                keep,
-            };
+            let tap = tap(Of::Activation, keep);
             let mut taps = Taps::new(std::slice::from_ref(&tap));
             taps.fold("x", Of::Activation, array).unwrap();
             taps.statistics()[&tap].clone()
@@ -138,11 +139,7 @@ mod tests {
         assert_eq!(found.channels(), 3);
         assert_eq!(found, moments(&second, Keep::SecondMoment));
         let gates = |array: &Floats, keep| {
-            let tap = Tap {
-                value: "x".to_owned(),
-                of: Of::Gradient,
-                keep,
-            };
+            let tap = tap(Of::Gradient, keep);
             let mut taps = Taps::new(std::slice::from_ref(&tap));
             assert!(taps.look_at("x", Of::Activation));
             taps.fold("x", Of::Activation, &array.mapv(|v| v + 1.0).into_shared())

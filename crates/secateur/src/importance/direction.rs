@@ -57,6 +57,14 @@ pub fn score(score: Score, directions: &Directions) -> Option<Vec<f64>> {
     }
 }
 
+/// What each of `rank` directions costs, from what the channels of its basis activations do, `[groups * rank]`: a direction
+/// goes in all groups at once.
+#[must_use]
+pub fn over_groups(costs: &[f64], rank: usize) -> Vec<f64> {
+    let of_direction = |j| costs.iter().skip(j).step_by(rank.max(1)).sum();
+    (0..rank).map(of_direction).collect()
+}
+
 /// Each value divided by the sum of all that are at least as large.
 fn lamp(magnitudes: &[f64]) -> Vec<f64> {
     let share = |value: f64| {
@@ -92,6 +100,15 @@ mod tests {
         assert_eq!(of(Score::Magnitude), [9.0, 4.0]);
         assert_eq!(of(Score::Lamp), [1.0, 4.0 / 13.0]);
         assert_eq!(score(Score::Taylor, &directions), None);
+    }
+
+    #[test]
+    fn a_direction_costs_what_it_does_in_all_groups() {
+        assert_eq!(
+            over_groups(&[1.0, 2.0, 4.0, 8.0, 16.0, 32.0], 3),
+            [9.0, 18.0, 36.0]
+        );
+        assert_eq!(over_groups(&[], 0), [0.0; 0]);
     }
 
     #[test]

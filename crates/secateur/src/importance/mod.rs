@@ -5,7 +5,7 @@ mod direction;
 mod taylor;
 
 pub use channel::{Reader, RemovalOrder};
-pub use direction::{Score, score};
+pub use direction::{Score, over_groups, score};
 pub use taylor::{ImportanceError, TaylorWindow, scaling_gradient};
 
 use std::collections::BTreeMap;

@@ -7,10 +7,10 @@ use super::score::Scoring;
 use super::settings::Removal;
 use super::stages::{light_with, source};
 use crate::decompose::{Basis, DecomposeError, Directions, OutputMoments, directions};
-use crate::graph::{FactoredKind, FactoredLayer, Graph, Op, Uses, factored_layers};
+use crate::graph::{FactoredLayer, Graph, Op, Uses, factored_layers};
 use crate::importance::{Score, Scores, score};
 use crate::prune::{PruningPlan, compensate, input_spaces, observed};
-use crate::train::{ChannelAxis, MomentsConfig, Wanted, output_moments};
+use crate::train::{MomentsConfig, Wanted, output_moments};
 use ndarray::Array1;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,8 @@ impl Scoring<'_> {
         let settings = &self.settings.prune;
         let mut all = BTreeSet::new();
         if settings.removes != Removal::Channels {
-            all.extend(factored_layers(graph).iter().map(wanted));
+            let outputs = |layer: &FactoredLayer| Wanted::of_layer(layer, &layer.output);
+            all.extend(factored_layers(graph).iter().map(outputs));
         }
         if settings.removes != Removal::Basis {
             all.extend(self.channel_reads(graph)?);
@@ -163,17 +164,6 @@ pub(super) fn feeds_batch_norm(graph: &Graph, uses: &Uses<'_>, value: &str) -> b
         matches!(op, Some(Op::BatchNormalization { .. }))
     };
     !readers.is_empty() && readers.iter().all(is_norm) && !graph.is_output(value)
-}
-
-/// The layer's output and where its channels are.
-pub(super) fn wanted(layer: &FactoredLayer) -> Wanted {
-    Wanted {
-        value: layer.output.clone(),
-        channels: match layer.kind {
-            FactoredKind::Convolution => ChannelAxis::Second,
-            FactoredKind::Dense => ChannelAxis::Last,
-        },
-    }
 }
 
 fn layer_directions(

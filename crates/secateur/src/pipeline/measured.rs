@@ -2,12 +2,13 @@
 //! section 4).
 
 use super::PipelineError;
-use super::basis::{Ranked, wanted};
+use super::basis::Ranked;
 use super::inputs::Payable;
 use super::score::Scoring;
 use super::stages::source;
 use crate::fold::{BatchNorm, FoldConfig, InputFactors, SizeRule, fold};
 use crate::graph::FactoredLayer;
+use crate::importance::over_groups;
 use crate::prune::spelled_out;
 use crate::train::{ChannelAxis, Wanted, channel_costs};
 use std::collections::BTreeMap;
@@ -26,10 +27,7 @@ impl Scoring<'_> {
         let subspaces = spaces.iter().map(|known| (&known.space, &known.found));
         let (graph, coordinates) = spelled_out(&ranked.graph, subspaces)?;
         let of_layers = layers.iter().filter_map(|layer| {
-            let wanted = Wanted {
-                value: layer.basis_output.clone(),
-                ..wanted(layer)
-            };
+            let wanted = Wanted::of_layer(layer, &layer.basis_output);
             Some((wanted, means.get(&layer.name)?.clone()))
         });
         // Nothing stands in for the mean of what is read (section 4).
@@ -59,10 +57,7 @@ impl Scoring<'_> {
         for layer in layers {
             let scores = ranked.state.scores.get_mut(&layer.name);
             if let (Some(scores), Some(costs)) = (scores, costs.get(&layer.basis_output)) {
-                // A direction goes in all groups at once.
-                for (j, score) in scores.iter_mut().enumerate() {
-                    *score = costs.iter().skip(j).step_by(layer.rank).sum();
-                }
+                *scores = over_groups(costs, layer.rank);
             }
         }
         for (value, known) in coordinates.iter().zip(spaces) {

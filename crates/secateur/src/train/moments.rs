@@ -4,7 +4,7 @@
 use super::{Source, TrainError, cross_entropy, training_batches};
 use crate::decompose::OutputMoments;
 use crate::exec::{BatchNormMode, Engine, Keep, Of, Request, Statistic, Tap};
-use crate::graph::Graph;
+use crate::graph::{FactoredKind, FactoredLayer, Graph};
 use crate::progress::Progress;
 use crate::tensor::Floats;
 use ndarray::{ArcArray, Array2, IxDyn};
@@ -49,6 +49,20 @@ pub struct Wanted {
     pub value: String,
     /// Where its channels are.
     pub channels: ChannelAxis,
+}
+
+impl Wanted {
+    /// `value`, one that a node of `layer` makes.
+    #[must_use]
+    pub fn of_layer(layer: &FactoredLayer, value: &str) -> Self {
+        Self {
+            value: value.to_owned(),
+            channels: match layer.kind {
+                FactoredKind::Convolution => ChannelAxis::Second,
+                FactoredKind::Dense => ChannelAxis::Last,
+            },
+        }
+    }
 }
 
 /// The axis of the channels.
@@ -141,8 +155,10 @@ pub fn channel_costs(
     // Other signs than those that the directions were made by, which would flatter them.
     let statistics = gathered(engine, graph, outputs, taps, source, config, 1, progress)?;
     let costs = |(wanted, means): &(Wanted, Vec<f64>)| {
-        let costs = statistics.get(&tap(wanted))?.costs(means)?;
-        Some((wanted.value.clone(), costs))
+        let Statistic::Gates(gates) = statistics.get(&tap(wanted))? else {
+            return None;
+        };
+        Some((wanted.value.clone(), gates.costs(means)?))
     };
     Ok(values.iter().filter_map(costs).collect())
 }
@@ -321,23 +337,27 @@ mod tests {
         );
     }
 
-    fn digits() -> Dataset {
+    fn digits() -> (Dataset, Preprocess) {
         let options = DataOptions {
             limit: Some(120),
             ..DataOptions::default()
         };
-        Dataset::digits(&options).unwrap()
+        let preprocess = Preprocess::parse("unit", 8, 8, 1).unwrap();
+        (Dataset::digits(&options).unwrap(), preprocess)
+    }
+
+    fn source((dataset, preprocess): &(Dataset, Preprocess)) -> Source<'_> {
+        Source {
+            dataset,
+            preprocess,
+            batch_size: 16,
+        }
     }
 
     #[test]
     fn a_channel_of_a_linear_network_costs_what_its_mean_in_its_place_changes() {
-        let dataset = digits();
-        let preprocess = Preprocess::parse("unit", 8, 8, 1).unwrap();
-        let source = Source {
-            dataset: &dataset,
-            preprocess: &preprocess,
-            batch_size: 16,
-        };
+        let digits = digits();
+        let source = source(&digits);
         // Two channels, each weighed at every position, summed to one output: nothing is left to chance.
         let weights: Vec<f32> = (0..128)
             .map(|i| ((i * 7) % 13) as f32 / 6.0 - 1.0)
@@ -397,13 +417,8 @@ mod tests {
 
     #[test]
     fn moments_are_those_of_all_images_and_positions() {
-        let dataset = digits();
-        let preprocess = Preprocess::parse("unit", 8, 8, 1).unwrap();
-        let source = Source {
-            dataset: &dataset,
-            preprocess: &preprocess,
-            batch_size: 16,
-        };
+        let digits = digits();
+        let source = source(&digits);
         // Two channels, the second twice the first: rank 1.
         let graph = conv_and_batch_norm(floats(&[2, 1, 1, 1], &[1.0, 2.0]), 0.0, 1.0);
         let outputs = [graph.outputs[0].name.clone()];

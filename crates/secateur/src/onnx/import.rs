@@ -353,7 +353,7 @@ fn fill(value: &Tensor, shape: &Tensor, store: &mut Store<'_>) -> Result<Tensor,
         |&dim: &i64| usize::try_from(dim).map_err(|_| format!("its shape {dims:?} is not a shape"));
     let shape: Vec<usize> = dims.iter().map(axis).collect::<Result<_, _>>()?;
     let bytes = tensor::count(&shape)?.saturating_mul(tensor::size_of(value.element_type()));
-    store.claim(u64::try_from(bytes).unwrap_or(u64::MAX))?;
+    store.claim_filled(u64::try_from(bytes).unwrap_or(u64::MAX))?;
     tensor::filled(value, &shape)
 }
 

@@ -19,6 +19,10 @@ use std::path::{Component, Path, PathBuf};
 /// file could hold at all.
 pub(super) const MAX_WEIGHT_BYTES: u64 = 1 << 31;
 
+/// The most bytes that the constants of a model may be filled with. No data stands behind them, so a few bytes
+/// could ask for everything.
+pub(super) const MAX_FILLED_BYTES: u64 = 1 << 30;
+
 /// How a tensor's data stood in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
@@ -32,6 +36,7 @@ pub(super) enum Encoding {
 pub(super) struct Store<'a> {
     folder: Option<&'a Path>,
     left: u64,
+    filled_left: u64,
 }
 
 impl<'a> Store<'a> {
@@ -40,15 +45,24 @@ impl<'a> Store<'a> {
         Self {
             folder,
             left: MAX_WEIGHT_BYTES,
+            filled_left: MAX_FILLED_BYTES,
         }
     }
 
-    /// Counts `bytes` that no data in the model's file vouches for.
-    pub fn claim(&mut self, bytes: u64) -> Result<(), String> {
+    /// Counts `bytes` of data in other files.
+    fn claim(&mut self, bytes: u64) -> Result<(), String> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| {
             format!(
                 "with it, weights outside the model's own data exceed the limit of {MAX_WEIGHT_BYTES} bytes"
             )
+        })?;
+        Ok(())
+    }
+
+    /// Counts `bytes` that one element fills.
+    pub fn claim_filled(&mut self, bytes: u64) -> Result<(), String> {
+        self.filled_left = self.filled_left.checked_sub(bytes).ok_or_else(|| {
+            format!("with it, filled constants exceed the limit of {MAX_FILLED_BYTES} bytes")
         })?;
         Ok(())
     }

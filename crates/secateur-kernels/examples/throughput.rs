@@ -6,8 +6,9 @@
 #![allow(clippy::print_stdout)]
 
 use pulp::{Arch, Simd, WithSimd};
-use secateur_kernels::Window;
+use secateur_kernels::aligned::Aligned;
 use secateur_kernels::conv::{ConvShape, backward_data, backward_weight, forward};
+use secateur_kernels::{Layout, Window};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -143,6 +144,13 @@ fn cases() -> Vec<Case> {
         dense("resnet20-32", 64, [16, 32], 32, 3, 2),
         dense("resnet20-32", 64, [32, 32], 16, 3, 1),
         dense("resnet20-32", 64, [64, 64], 8, 3, 1),
+        dense("resnet18-32", 64, [3, 64], 32, 7, 2),
+        dense("resnet18-32", 64, [64, 64], 8, 3, 1),
+        dense("resnet18-32", 64, [64, 128], 8, 3, 2),
+        dense("resnet18-32", 64, [128, 128], 4, 3, 1),
+        dense("resnet18-32", 64, [256, 256], 2, 3, 1),
+        dense("resnet18-32", 64, [256, 512], 2, 3, 2),
+        dense("resnet18-32", 64, [512, 512], 1, 3, 1),
         dense("resnet50-224", 8, [3, 64], 224, 7, 2),
         dense("resnet50-224", 8, [64, 64], 56, 1, 1),
         dense("resnet50-224", 8, [64, 64], 56, 3, 1),
@@ -178,8 +186,8 @@ fn main() {
         peak()
     );
     println!(
-        "{:<34} {:>14} {:>14} {:>14}",
-        "network: n x channels size kernel", "forward", "data", "weight"
+        "{:<34} {:<8} {:>14} {:>14} {:>14}",
+        "network: n x channels size kernel", "layout", "forward", "data", "weight"
     );
     for case in cases() {
         let name = case.name();
@@ -187,26 +195,33 @@ fn main() {
             continue;
         }
         let shape = case.shape();
-        let values = |len: usize| -> Vec<f32> {
-            (0..len)
-                .map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0)
-                .collect()
+        let values = |len: usize| {
+            let mut values = Aligned::zeros(len);
+            for (i, value) in values.iter_mut().enumerate() {
+                *value = (i * 37 % 101) as f32 / 50.0 - 1.0;
+            }
+            values
         };
         let x = values(shape.input_len());
         let w = values(shape.weight_len());
         let dy = values(shape.output_len());
-        let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
+        let [mut y, mut dx, mut dw] = [&dy, &x, &w].map(|like| values(like.len()));
         let patch = case.channels[0] / case.groups * case.kernel * case.kernel;
         let flops = 2.0 * (shape.output_len() * patch) as f64;
-        let results = [
-            measure(flops, || forward(&shape, &x, &w, None, &mut y)),
-            measure(flops, || backward_data(&shape, &w, &dy, &mut dx)),
-            measure(flops, || backward_weight(&shape, &x, &dy, &mut dw)),
-        ];
-        print!("{name:<34}");
-        for (rate, ratio) in results {
-            print!(" {rate:>8.1} {:>4.0}%", 100.0 * ratio);
+        for layout in [Layout::Planes, Layout::Bundles] {
+            if !layout.fits(shape.images) {
+                continue;
+            }
+            let results = [
+                measure(flops, || forward(layout, &shape, &x, &w, None, &mut y)),
+                measure(flops, || backward_data(layout, &shape, &w, &dy, &mut dx)),
+                measure(flops, || backward_weight(layout, &shape, &x, &dy, &mut dw)),
+            ];
+            print!("{name:<34} {:<8}", format!("{layout:?}"));
+            for (rate, ratio) in results {
+                print!(" {rate:>8.1} {:>4.0}%", 100.0 * ratio);
+            }
+            println!();
         }
-        println!();
     }
 }

@@ -2,13 +2,13 @@
 
 mod correlate;
 mod depthwise;
-mod geometry;
+pub(crate) mod geometry;
 mod pack;
 mod pointwise;
 mod stage;
 mod weight;
 
-use crate::Window;
+use crate::{Layout, Window, bundle};
 use correlate::correlate;
 use geometry::Correlation;
 use pack::Kernel;
@@ -56,7 +56,7 @@ impl ConvShape {
     }
 
     /// Input channels and output channels of a group.
-    fn group(&self) -> [usize; 2] {
+    pub(crate) fn group(&self) -> [usize; 2] {
         [self.input[0] / self.groups, self.output[0] / self.groups]
     }
 
@@ -65,7 +65,11 @@ impl ConvShape {
         self.group()[0] * self.window.kernel[0] * self.window.kernel[1]
     }
 
-    fn check(&self, x: usize, w: usize, y: usize) {
+    fn check(&self, layout: Layout, x: usize, w: usize, y: usize) {
+        assert!(
+            layout.fits(self.images) || self.is_empty(),
+            "images must be whole bundles"
+        );
         assert!(
             self.input[0].is_multiple_of(self.groups) && self.output[0].is_multiple_of(self.groups),
             "groups must divide the channels"
@@ -84,10 +88,20 @@ impl ConvShape {
 ///
 /// # Panics
 /// Where a length is not that of the shape.
-pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    shape.check(x.len(), w.len(), y.len());
+pub fn forward(
+    layout: Layout,
+    shape: &ConvShape,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    shape.check(layout, x.len(), w.len(), y.len());
     if shape.is_empty() {
         return;
+    }
+    if layout == Layout::Bundles {
+        return bundle::conv::forward(shape, x, w, bias, y);
     }
     if pointwise::fits(shape) {
         return pointwise::forward(shape, x, w, bias, y);
@@ -100,10 +114,13 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y:
 ///
 /// # Panics
 /// Where a length is not that of the shape.
-pub fn backward_data(shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
-    shape.check(dx.len(), w.len(), dy.len());
+pub fn backward_data(layout: Layout, shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
+    shape.check(layout, dx.len(), w.len(), dy.len());
     if shape.is_empty() {
         return dx.fill(0.0);
+    }
+    if layout == Layout::Bundles {
+        return bundle::conv::backward_data(shape, w, dy, dx);
     }
     if pointwise::fits(shape) {
         return pointwise::backward_data(shape, w, dy, dx);
@@ -137,12 +154,14 @@ pub fn backward_data(shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
 ///
 /// # Panics
 /// Where a length is not that of the shape.
-pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    shape.check(x.len(), dw.len(), dy.len());
+pub fn backward_weight(layout: Layout, shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    shape.check(layout, x.len(), dw.len(), dy.len());
     if shape.is_empty() {
         return dw.fill(0.0);
     }
-    if Correlation::forward(shape).is_depthwise() {
+    if layout == Layout::Bundles {
+        bundle::conv::backward_weight(shape, x, dy, dw);
+    } else if Correlation::forward(shape).is_depthwise() {
         depthwise::gradient(shape, x, dy, dw);
     } else {
         weight::gradient(shape, x, dy, dw);

@@ -69,23 +69,36 @@ pub fn zip(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sy
 /// Partial sums that are kept side by side, so that they fill a vector register.
 const LANES: usize = 16;
 
-/// The sum of `f(a, b)`, in lanes of `f32` that are added in `f64`.
+/// The sums of `f(a, b)`, in lanes of `f32` that are added in `f64`.
 #[inline(always)]
-pub(crate) fn sum_of(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f64 {
+pub(crate) fn sums_of<const N: usize>(
+    a: &[f32],
+    b: &[f32],
+    f: impl Fn(f32, f32) -> [f32; N],
+) -> [f64; N] {
     // Lanes are emptied before they grow so large that small terms are lost.
     const RUN: usize = 256 * LANES;
-    let mut total = 0.0;
+    let mut totals = [0.0; N];
     for (a, b) in a.chunks(RUN).zip(b.chunks(RUN)) {
-        let mut lanes = [0.0_f32; LANES];
+        let mut lanes = [[0.0_f32; LANES]; N];
         let (whole_a, whole_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
         let rest = whole_a.remainder().iter().zip(whole_b.remainder());
         for (a, b) in whole_a.zip(whole_b) {
             for lane in 0..LANES {
-                lanes[lane] += f(a[lane], b[lane]);
+                let terms = f(a[lane], b[lane]);
+                for (lanes, term) in lanes.iter_mut().zip(terms) {
+                    lanes[lane] += term;
+                }
             }
         }
-        total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
-        total += rest.map(|(&a, &b)| f64::from(f(a, b))).sum::<f64>();
+        for (total, lanes) in totals.iter_mut().zip(lanes) {
+            *total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
+        }
+        for (&a, &b) in rest {
+            for (total, term) in totals.iter_mut().zip(f(a, b)) {
+                *total += f64::from(term);
+            }
+        }
     }
-    total
+    totals
 }

@@ -1,15 +1,19 @@
 //! CPU kernels of convolutional networks, forward and backward, on plain `f32` slices.
 //!
-//! Images are stored `[images, channels, height, width]`, the last axis fastest. Work is divided
+//! Values of images are ordered as a [`Layout`] says: `[images, channels, height, width]`, the last axis
+//! fastest, or bundles of images that stand side by side. Work is divided
 //! into parts that depend on shapes alone and sums are taken in one order, so results do not depend
 //! on the number of threads. Loops are compiled for each instruction set by `pulp` and the best one is
 //! chosen at run time; products of whole planes are `faer`'s.
 
+pub mod aligned;
+mod bundle;
 pub mod channel;
 pub mod conv;
 mod copy;
 pub mod elementwise;
 pub mod gram;
+pub mod layout;
 mod level;
 mod matrix;
 pub mod pool;
@@ -18,4 +22,5 @@ mod tile;
 mod transpose;
 mod window;
 
+pub use layout::Layout;
 pub use window::Window;

@@ -1,7 +1,8 @@
-//! Max pooling of planes.
+//! Pooling.
 
-use crate::Window;
+use crate::layout::Batch;
 use crate::level::dispatch;
+use crate::{Layout, Window, bundle};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -21,8 +22,12 @@ pub struct PoolShape {
 ///
 /// # Panics
 /// Where the lengths are not of the same number of planes.
-pub fn max_forward(shape: &PoolShape, x: &[f32], y: &mut [f32]) {
+pub fn max_forward(batch: Batch, shape: &PoolShape, x: &[f32], y: &mut [f32]) {
     let (plane_in, plane_out) = check(shape, x.len(), y.len());
+    batch.check(plane_in, x.len());
+    if batch.layout == Layout::Bundles {
+        return bundle::pool::max_forward(shape, batch.channels, x, y);
+    }
     y.par_chunks_mut(plane_out)
         .zip(x.par_chunks(plane_in))
         .with_min_len(8)
@@ -36,9 +41,13 @@ pub fn max_forward(shape: &PoolShape, x: &[f32], y: &mut [f32]) {
 ///
 /// # Panics
 /// Where the lengths are not of the same number of planes.
-pub fn max_backward(shape: &PoolShape, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+pub fn max_backward(batch: Batch, shape: &PoolShape, x: &[f32], dy: &[f32], dx: &mut [f32]) {
     let (plane_in, plane_out) = check(shape, x.len(), dy.len());
     assert_eq!(x.len(), dx.len(), "lengths");
+    batch.check(plane_in, x.len());
+    if batch.layout == Layout::Bundles {
+        return bundle::pool::max_backward(shape, batch.channels, x, dy, dx);
+    }
     dx.par_chunks_mut(plane_in)
         .zip(x.par_chunks(plane_in).zip(dy.par_chunks(plane_out)))
         .with_min_len(8)
@@ -46,6 +55,38 @@ pub fn max_backward(shape: &PoolShape, x: &[f32], dy: &[f32], dx: &mut [f32]) {
             || Rows::new(shape),
             |rows, (dx, (x, dy))| dispatch(Backward { rows, x, dy, dx }),
         );
+}
+
+/// `y` is the mean of each channel of each image over its `positions`.
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub fn average(batch: Batch, positions: usize, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len() * positions, "lengths");
+    batch.check(positions, x.len());
+    if batch.layout == Layout::Bundles {
+        return bundle::pool::average(batch.channels, positions, x, y);
+    }
+    for (y, plane) in y.iter_mut().zip(x.chunks_exact(positions)) {
+        let sum: f64 = plane.iter().map(|&value| f64::from(value)).sum();
+        *y = (sum / positions as f64) as f32;
+    }
+}
+
+/// `dx` for [`average`], given `dy`.
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub fn average_backward(batch: Batch, positions: usize, dy: &[f32], dx: &mut [f32]) {
+    assert_eq!(dx.len(), dy.len() * positions, "lengths");
+    batch.check(positions, dx.len());
+    if batch.layout == Layout::Bundles {
+        return bundle::pool::average_backward(batch.channels, positions, dy, dx);
+    }
+    let share = 1.0 / positions as f32;
+    for (dx, dy) in dx.chunks_exact_mut(positions).zip(dy) {
+        dx.fill(dy * share);
+    }
 }
 
 /// One plane of [`max_forward`].

@@ -1,24 +1,21 @@
 //! Buffers that a thread uses again from call to call.
 
+use crate::aligned::Aligned;
 use std::cell::RefCell;
 
 /// Floats that a thread keeps at most in one buffer between calls.
 const KEPT: usize = 16 << 20;
-/// Floats of a cache line.
-const LINE: usize = 16;
-
 /// A buffer that grows to what is asked of it. What it holds is left over from former uses.
 #[derive(Default)]
-pub(crate) struct Buffer(Vec<f32>);
+pub(crate) struct Buffer(Aligned);
 
 impl Buffer {
     /// The first `len` floats, which start at a cache line.
     pub(crate) fn floats(&mut self, len: usize) -> &mut [f32] {
-        if self.0.len() < len + LINE {
-            self.0 = vec![0.0; len + LINE];
+        if self.0.len() < len {
+            self.0 = Aligned::zeros(len);
         }
-        let skipped = self.0.as_ptr().align_offset(LINE * size_of::<f32>());
-        &mut self.0[skipped.min(LINE)..][..len]
+        &mut self.0[..len]
     }
 }
 

@@ -167,8 +167,9 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, ROWS, VECTO
     }
 }
 
+/// `sums[i][j] += a[i] * b[j]`.
 #[inline(always)]
-fn add_products<S: Simd, const ROWS: usize, const VECTORS: usize>(
+pub(crate) fn add_products<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     sums: &mut [[S::f32s; VECTORS]; ROWS],
     a: &[f32; ROWS],

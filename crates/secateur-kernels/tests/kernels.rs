@@ -2,8 +2,15 @@
 
 use proptest::prelude::*;
 use secateur_kernels::conv::{ConvShape, backward_data, backward_weight, forward};
-use secateur_kernels::pool::{PoolShape, max_backward, max_forward};
-use secateur_kernels::{Window, channel};
+use secateur_kernels::layout::{BUNDLE, Batch, to_bundles, to_planes};
+use secateur_kernels::pool::{PoolShape, average, average_backward, max_backward, max_forward};
+use secateur_kernels::{Layout, Window, channel};
+
+/// Planes of one channel each.
+const PLANES: Batch = Batch {
+    layout: Layout::Planes,
+    channels: 1,
+};
 
 /// Numbers between -1 and 1 that repeat on every run.
 fn numbers(len: usize, seed: u64) -> Vec<f32> {
@@ -68,11 +75,40 @@ fn assert_close(got: &[f32], want: &[f64], what: &str, shape: &ConvShape) {
 }
 
 fn check(shape: &ConvShape) {
+    for layout in [Layout::Planes, Layout::Bundles] {
+        if layout.fits(shape.images) {
+            check_in(layout, shape);
+        }
+    }
+}
+
+/// `values` `[images, ...]` in another layout, `image` being `[channels, height, width]`.
+fn to_layout(layout: Layout, [channels, height, width]: [usize; 3], values: &[f32]) -> Vec<f32> {
+    let mut turned = values.to_vec();
+    if layout == Layout::Bundles {
+        to_bundles(channels, height * width, values, &mut turned);
+    }
+    turned
+}
+
+fn from_layout(layout: Layout, [channels, height, width]: [usize; 3], values: &[f32]) -> Vec<f32> {
+    let mut turned = values.to_vec();
+    if layout == Layout::Bundles {
+        to_planes(channels, height * width, values, &mut turned);
+    }
+    turned
+}
+
+fn check_in(layout: Layout, shape: &ConvShape) {
     let x = numbers(shape.input_len(), 1);
     let w = numbers(shape.weight_len(), 2);
     let dy = numbers(shape.output_len(), 3);
     let bias = numbers(shape.output[0], 4);
     let positions = shape.output[1] * shape.output[2];
+    let (x_laid, dy_laid) = (
+        to_layout(layout, shape.input, &x),
+        to_layout(layout, shape.output, &dy),
+    );
 
     let mut want: Vec<f64> = (0..dy.len())
         .map(|index| f64::from(bias[index / positions % shape.output[0]]))
@@ -81,23 +117,23 @@ fn check(shape: &ConvShape) {
         want[k] += f64::from(x[i]) * f64::from(w[j])
     });
     let mut y = vec![f32::NAN; dy.len()];
-    forward(shape, &x, &w, Some(&bias), &mut y);
-    assert_close(&y, &want, "y", shape);
+    forward(layout, shape, &x_laid, &w, Some(&bias), &mut y);
+    assert_close(&from_layout(layout, shape.output, &y), &want, "y", shape);
 
     let mut want = vec![0.0; x.len()];
     each_product(shape, |i, j, k| {
         want[i] += f64::from(w[j]) * f64::from(dy[k])
     });
     let mut dx = vec![f32::NAN; x.len()];
-    backward_data(shape, &w, &dy, &mut dx);
-    assert_close(&dx, &want, "dx", shape);
+    backward_data(layout, shape, &w, &dy_laid, &mut dx);
+    assert_close(&from_layout(layout, shape.input, &dx), &want, "dx", shape);
 
     let mut want = vec![0.0; w.len()];
     each_product(shape, |i, j, k| {
         want[j] += f64::from(x[i]) * f64::from(dy[k])
     });
     let mut dw = vec![f32::NAN; w.len()];
-    backward_weight(shape, &x, &dy, &mut dw);
+    backward_weight(layout, shape, &x_laid, &dy_laid, &mut dw);
     assert_close(&dw, &want, "dw", shape);
 }
 
@@ -180,6 +216,16 @@ fn convolutions_of_every_kind_equal_the_loop() {
         conv(3, 1, [4, 9, 9], 5, [1, 1], [3, 2], one, [0; 4]),
         conv(3, 1, [4, 9, 9], 5, [2, 2], [4, 4], one, [1, 0, 0, 1]),
         conv(2, 2, [8, 13, 13], 6, [3, 3], [2, 2], [2, 2], [2, 2, 2, 2]),
+        // Whole bundles: planes of one place and of several blocks of rows, many channels, strides, groups.
+        conv(32, 1, [20, 4, 4], 24, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(64, 1, [33, 1, 1], 47, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(32, 1, [3, 20, 21], 15, [7, 7], [2, 2], one, [3, 3, 3, 3]),
+        conv(32, 1, [130, 8, 9], 150, [1, 1], [2, 1], one, [0; 4]),
+        conv(32, 1, [70, 16, 15], 3, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(32, 4, [24, 5, 6], 72, [2, 3], one, [2, 1], [0, 2, 1, 0]),
+        conv(32, 19, [19, 7, 6], 19, [3, 3], [2, 1], one, [1, 1, 0, 1]),
+        conv(64, 5, [5, 13, 12], 5, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(32, 1, [2, 3, 3], 3, [2, 2], [4, 4], one, [1, 0, 0, 1]),
         // Padding wider than the plane.
         conv(2, 1, [2, 2, 2], 3, [5, 5], [2, 2], one, [4, 4, 4, 4]),
         conv(2, 2, [2, 1, 1], 2, [3, 3], one, one, [1, 1, 1, 1]),
@@ -215,21 +261,24 @@ proptest! {
         );
         if let Some(shape) = shape {
             check(&shape);
+            if shape.images < 4 {
+                check(&ConvShape { images: BUNDLE, ..shape });
+            }
         }
     }
 }
 
 /// Forward, backward to the data and backward to the weight.
-fn results(shape: &ConvShape) -> [Vec<f32>; 3] {
+fn results(layout: Layout, shape: &ConvShape) -> [Vec<f32>; 3] {
     let x = numbers(shape.input_len(), 1);
     let w = numbers(shape.weight_len(), 2);
     let dy = numbers(shape.output_len(), 3);
     let mut y = vec![f32::NAN; dy.len()];
     let mut dx = vec![f32::NAN; x.len()];
     let mut dw = vec![f32::NAN; w.len()];
-    forward(shape, &x, &w, None, &mut y);
-    backward_data(shape, &w, &dy, &mut dx);
-    backward_weight(shape, &x, &dy, &mut dw);
+    forward(layout, shape, &x, &w, None, &mut y);
+    backward_data(layout, shape, &w, &dy, &mut dx);
+    backward_weight(layout, shape, &x, &dy, &mut dw);
     [y, dx, dw]
 }
 
@@ -249,8 +298,17 @@ fn threads_do_not_change_a_bit() {
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.expect("threads").install(|| {
-            let convolutions = cases.map(|shape| results(&shape.expect("the kernel fits")));
-            (convolutions, channel::moments(40, 36, &x))
+            let run = |layout, images: Option<usize>| {
+                cases.map(|shape| {
+                    let shape = shape.expect("the kernel fits");
+                    let images = images.unwrap_or(shape.images);
+                    results(layout, &ConvShape { images, ..shape })
+                })
+            };
+            let planes = run(Layout::Planes, None);
+            let bundles = run(Layout::Bundles, Some(BUNDLE));
+            let bundled = channel::moments(17 * 45, BUNDLE, &x);
+            (planes, bundles, channel::moments(40, 36, &x), bundled)
         })
     };
     let one = run(1);
@@ -273,15 +331,25 @@ fn former_calls_leave_nothing_behind() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
     pool.expect("a thread").install(|| {
         let larger = conv(5, 1, [40, 14, 14], 50, [3, 3], one, one, pads);
-        for spoilt in [larger, cases[0], cases[3]] {
+        let bundle = conv(32, 1, [40, 14, 14], 50, [3, 3], one, one, pads);
+        for spoilt in [larger, cases[0], cases[3], bundle] {
             let spoilt = spoilt.expect("the kernel fits");
             let [x, w, y] = [spoilt.input_len(), spoilt.weight_len(), spoilt.output_len()]
                 .map(|len| vec![f32::NAN; len]);
-            forward(&spoilt, &x, &w, None, &mut y.clone());
-            backward_data(&spoilt, &w, &y, &mut x.clone());
-            backward_weight(&spoilt, &x, &y, &mut w.clone());
+            for layout in [Layout::Planes, Layout::Bundles] {
+                if layout.fits(spoilt.images) {
+                    forward(layout, &spoilt, &x, &w, None, &mut y.clone());
+                    backward_data(layout, &spoilt, &w, &y, &mut x.clone());
+                    backward_weight(layout, &spoilt, &x, &y, &mut w.clone());
+                }
+            }
             for shape in cases {
-                check(&shape.expect("the kernel fits"));
+                let shape = shape.expect("the kernel fits");
+                check(&shape);
+                check(&ConvShape {
+                    images: BUNDLE,
+                    ..shape
+                });
             }
         }
     });
@@ -306,7 +374,7 @@ fn every_instruction_set_passes() {
 
 #[test]
 fn moments_are_those_of_the_definition() {
-    for (images, channels, positions) in [(1, 3, 5000), (70, 5, 1), (8, 2, 33)] {
+    for (images, channels, positions) in [(1, 3, 5000), (70, 5, 1), (8, 2, 33), (700, 3, BUNDLE)] {
         // Far from zero, where sums of squares would lose the variance.
         let x: Vec<f32> = numbers(images * channels * positions, 7)
             .iter()
@@ -349,10 +417,11 @@ fn max_pooling_takes_the_first_largest_and_sends_the_gradient_there() {
         -1.0, -2.0, -3.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,
     ];
     let mut y = [0.0; 8];
-    max_forward(&shape, &x, &mut y);
+    max_forward(PLANES, &shape, &x, &mut y);
     assert_eq!(y, [5.0, 2.0, 4.0, 9.0, -1.0, -3.0, 0.0, 0.0]);
     let mut dx = [f32::NAN; 18];
     max_backward(
+        PLANES,
         &shape,
         &x,
         &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
@@ -396,8 +465,8 @@ proptest! {
         let dy = numbers(planes * output.0 * output.1, 2);
         let mut y = vec![0.0; dy.len()];
         let mut dx = vec![f32::NAN; x.len()];
-        max_forward(&shape, &x, &mut y);
-        max_backward(&shape, &x, &dy, &mut dx);
+        max_forward(PLANES, &shape, &x, &mut y);
+        max_backward(PLANES, &shape, &x, &dy, &mut dx);
         let mut want = vec![0.0; x.len()];
         for (k, y) in y.iter().enumerate() {
             let (plane, row) = (k / (output.0 * output.1), k / output.1 % output.0);
@@ -421,5 +490,80 @@ proptest! {
             }
         }
         prop_assert_eq!(dx, want);
+    }
+}
+
+#[test]
+fn bundles_are_turned_and_back() {
+    for (channels, positions) in [(1, 1), (3, 70), (40, 17), (300, 4)] {
+        let x = numbers(2 * BUNDLE * channels * positions, 1);
+        let mut bundles = vec![f32::NAN; x.len()];
+        to_bundles(channels, positions, &x, &mut bundles);
+        for (index, &value) in x.iter().enumerate() {
+            let (image, inner) = (
+                index / (channels * positions),
+                index % (channels * positions),
+            );
+            let (channel, position) = (inner / positions, inner % positions);
+            let place = image / BUNDLE * positions + position;
+            let place = (place * channels + channel) * BUNDLE + image % BUNDLE;
+            assert_eq!(
+                value.to_bits(),
+                bundles[place].to_bits(),
+                "{channels} {positions}"
+            );
+        }
+        let mut back = vec![f32::NAN; x.len()];
+        to_planes(channels, positions, &bundles, &mut back);
+        assert!(back == x, "{channels} {positions}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(50))]
+    #[test]
+    fn bundles_are_pooled_as_planes(
+        channels in 1..9_usize,
+        size in (1..12_usize, 1..12_usize),
+        kernel in (1..4_usize, 1..4_usize),
+        strides in (1..4_usize, 1..4_usize),
+        dilations in (1..3_usize, 1..3_usize),
+        before in (0..4_usize, 0..4_usize),
+        output in (1..9_usize, 1..9_usize),
+        special in proptest::sample::select(vec![0.5, f32::NAN, f32::NEG_INFINITY]),
+    ) {
+        let (input, output) = ([size.0, size.1], [output.0, output.1]);
+        let window = Window {
+            kernel: [kernel.0, kernel.1],
+            strides: [strides.0, strides.1],
+            dilations: [dilations.0, dilations.1],
+            before: [before.0, before.1],
+        };
+        let shape = PoolShape { input, output, window };
+        let (places, positions) = (size.0 * size.1, output[0] * output[1]);
+        let x: Vec<f32> = numbers(2 * BUNDLE * channels * places, 1)
+            .iter()
+            .map(|v| if *v > 0.8 { special } else { (v * 3.0).round() })
+            .collect();
+        let dy = numbers(2 * BUNDLE * channels * positions, 2);
+        let dy_mean = numbers(2 * BUNDLE * channels, 3);
+        let run = |layout: Layout| {
+            let batch = Batch { layout, channels };
+            let laid = |values: &[f32], positions| to_layout(layout, [channels, 1, positions], values);
+            let back = |values: &[f32], positions| from_layout(layout, [channels, 1, positions], values);
+            let (x, dy, dy_mean) = (laid(&x, places), laid(&dy, positions), laid(&dy_mean, 1));
+            let (mut y, mut dx) = (vec![9.0; dy.len()], vec![9.0; x.len()]);
+            max_forward(batch, &shape, &x, &mut y);
+            max_backward(batch, &shape, &x, &dy, &mut dx);
+            let (mut mean, mut dx_mean) = (vec![9.0; dy_mean.len()], vec![9.0; x.len()]);
+            average(batch, places, &x, &mut mean);
+            average_backward(batch, places, &dy_mean, &mut dx_mean);
+            [back(&y, positions), back(&dx, places), back(&mean, 1), back(&dx_mean, places)]
+        };
+        for (planes, bundles) in run(Layout::Planes).iter().zip(run(Layout::Bundles)) {
+            for (a, b) in planes.iter().zip(bundles) {
+                prop_assert!((a - b).abs() < 1e-5 || a.is_nan() && b.is_nan() || *a == b);
+            }
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::tile::TileSize;
 use std::ops::Range;
 
 /// Parts into which the work is divided where it is large enough: for the threads of a workstation.
-pub(super) const PARTS: usize = 16;
+pub(crate) const PARTS: usize = 16;
 
 /// Rows or columns of positions: tap `t` at `position` reads the source at
 /// `position * step + offsets[t]`; outside of the source it reads zero.
@@ -239,14 +239,14 @@ impl Blocks {
 }
 
 /// Ranges of `count` that cover `0..n`; the last one may be shorter.
-pub(super) fn ranges(n: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn ranges(n: usize, count: usize) -> impl Iterator<Item = Range<usize>> {
     (0..n)
         .step_by(count.max(1))
         .map(move |first| first..(first + count).min(n))
 }
 
 /// As few ranges of at most `most` as cover `0..n`, of equal length but for one.
-pub(super) fn shares(n: usize, most: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
+pub(crate) fn shares(n: usize, most: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
     let count = n.div_ceil(most.max(1));
     (0..count).map(move |share| share * n / count..(share + 1) * n / count)
 }

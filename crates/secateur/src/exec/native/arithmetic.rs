@@ -75,7 +75,7 @@ pub(super) fn activation_backward(
         Activation::Exp => elementwise::zip(dy, y, dx_slice, |g, y| g * y),
         other => elementwise::zip(dy, x, dx_slice, |g, x| g * other.slope(x)),
     }
-    Ok(vec![Some(call.array(array.shape(), dx)?)])
+    Ok(vec![Some(call.buffered(array.shape(), dx)?)])
 }
 
 /// `Clip`, with bounds as attributes or as constant inputs; the upper bound wins.
@@ -101,7 +101,7 @@ pub(super) fn clip_backward(
         if x >= min && x <= max { g } else { 0.0 }
     });
     let mut gradients = vec![None; call.operands.node.inputs.len()];
-    gradients[0] = Some(call.array(array.shape(), dx)?);
+    gradients[0] = Some(call.buffered(array.shape(), dx)?);
     Ok(gradients)
 }
 
@@ -114,16 +114,16 @@ fn bounds(call: &Call<'_>) -> Result<(f32, f32), ExecError> {
 }
 
 /// How an operand spreads over the output.
-enum Spread {
+pub(super) enum Spread {
     /// One element for each of the output's.
     Same,
-    /// One for each channel, over `positions`.
+    /// One for each channel, over `positions` of an image.
     Channel { channels: usize, positions: usize },
     /// Any other way.
     Other,
 }
 
-fn spread(operand: &[usize], output: &[usize]) -> Spread {
+pub(super) fn spread(operand: &[usize], output: &[usize]) -> Spread {
     if operand == output {
         return Spread::Same;
     }
@@ -167,7 +167,7 @@ pub(super) fn forward(call: &Call<'_>, operation: Arithmetic) -> Result<Floats, 
             ],
             Arithmetic::Mul,
         ) => {
-            channel::affine(b, &vec![0.0; channels], positions, a, &mut y);
+            channel::affine(b, &vec![0.0; channels], call.run(positions), a, &mut y);
         }
         (
             [
@@ -179,7 +179,7 @@ pub(super) fn forward(call: &Call<'_>, operation: Arithmetic) -> Result<Floats, 
             ],
             Arithmetic::Mul,
         ) => {
-            channel::affine(a, &vec![0.0; channels], positions, b, &mut y);
+            channel::affine(a, &vec![0.0; channels], call.run(positions), b, &mut y);
         }
         (
             [
@@ -191,7 +191,7 @@ pub(super) fn forward(call: &Call<'_>, operation: Arithmetic) -> Result<Floats, 
             ],
             Arithmetic::Add,
         ) => {
-            channel::affine(&vec![1.0; channels], b, positions, a, &mut y);
+            channel::affine(&vec![1.0; channels], b, call.run(positions), a, &mut y);
         }
         _ => {
             let f = match operation {
@@ -303,7 +303,8 @@ fn product_gradient(
             },
         ] => {
             let mut product = call.buffer(dy.len());
-            channel::affine(values, &vec![0.0; channels], positions, dy, &mut product);
+            let zeros = vec![0.0; channels];
+            channel::affine(values, &zeros, call.run(positions), dy, &mut product);
             call.output(product)
         }
         [
@@ -313,7 +314,8 @@ fn product_gradient(
             },
             Spread::Same,
         ] => {
-            let sums = channel::sums(channels, positions, dy, values, |g, x, _| g * x);
+            let [sums] =
+                channel::sums(channels, call.run(positions), dy, values, |g, x, _| [g * x]);
             call.array(own.shape(), sums.into_iter().map(|s| s as f32).collect())
         }
         _ => {
@@ -335,7 +337,7 @@ fn reduced(call: &Call<'_>, gradient: &Floats, shape: &[usize]) -> Result<Floats
     } = spread(shape, call.out_shape)
     {
         let dy = in_order(call, gradient)?;
-        let sums = channel::sums(channels, positions, dy, dy, |g, _, _| g);
+        let [sums] = channel::sums(channels, call.run(positions), dy, dy, |g, _, _| [g]);
         return call.array(shape, sums.into_iter().map(|s| s as f32).collect());
     }
     let mut sum = gradient.to_owned();

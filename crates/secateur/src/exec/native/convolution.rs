@@ -2,7 +2,7 @@
 
 use super::node::{Call, InputGradients};
 use crate::exec::ExecError;
-use crate::graph::{ConvAttrs, Op};
+use crate::graph::{ConvAttrs, Op, Operands};
 use crate::tensor::Floats;
 use secateur_kernels::Window;
 use secateur_kernels::conv::{self, ConvShape};
@@ -62,7 +62,7 @@ fn run(call: &Call<'_>, shape: &ConvShape) -> Result<Floats, ExecError> {
         return Err(call.error("the bias does not fit the channels"));
     }
     let mut y = call.buffer(shape.output_len());
-    conv::forward(shape, x, w, bias, &mut y);
+    conv::forward(call.layout, shape, x, w, bias, &mut y);
     call.output(y)
 }
 
@@ -80,18 +80,19 @@ fn run_backward(
     let mut gradients: InputGradients = vec![None; wanted.len()];
     if is_wanted(0) {
         let mut dx = call.buffer(x.len());
-        conv::backward_data(shape, w, dy, &mut dx);
-        gradients[0] = Some(call.array(x_array.shape(), dx)?);
+        conv::backward_data(call.layout, shape, w, dy, &mut dx);
+        gradients[0] = Some(call.buffered(x_array.shape(), dx)?);
     }
     if is_wanted(1) {
         let mut dw = vec![0.0; w.len()];
-        conv::backward_weight(shape, x, dy, &mut dw);
+        conv::backward_weight(call.layout, shape, x, dy, &mut dw);
         gradients[1] = Some(call.array(w_array.shape(), dw)?);
     }
     if is_wanted(2) {
         let (bias, _) = call.input(2)?;
-        let positions = shape.output[1] * shape.output[2];
-        let sums = secateur_kernels::channel::sums(shape.output[0], positions, dy, dy, |g, _, _| g);
+        let positions = call.run(shape.output[1] * shape.output[2]);
+        let [sums] =
+            secateur_kernels::channel::sums(shape.output[0], positions, dy, dy, |g, _, _| [g]);
         let db = sums.into_iter().map(|sum| sum as f32).collect();
         gradients[2] = Some(call.array(bias.shape(), db)?);
     }
@@ -100,23 +101,20 @@ fn run_backward(
 
 /// The convolution that a `Gemm` is: `x [images, features]`, a weight that is stored
 /// `[outputs, features]`, a bias `[outputs]`. `None` for any other `Gemm`.
-pub(super) fn dense_shape(call: &Call<'_>) -> Result<Option<ConvShape>, ExecError> {
+pub(super) fn dense_shape(operands: Operands<'_>) -> Option<ConvShape> {
     let plain = Op::Gemm {
         alpha: 1.0,
         beta: 1.0,
         trans_a: false,
         trans_b: true,
     };
-    let bias = call.operands.optional_shape(2)?;
-    let (&[images, features], &[outputs, _]) = (call.operands.shape(0)?, call.operands.shape(1)?)
+    let (&[images, features], &[outputs, _]) = (operands.shape(0).ok()?, operands.shape(1).ok()?)
     else {
-        return Ok(None);
+        return None;
     };
+    let bias = operands.optional_shape(2).ok()?;
     let is_bias = bias.is_none_or(|bias| bias == [outputs]);
-    if call.operands.node.op != plain || !is_bias {
-        return Ok(None);
-    }
-    Ok(Some(ConvShape {
+    (operands.node.op == plain && is_bias).then_some(ConvShape {
         images,
         groups: 1,
         input: [features, 1, 1],
@@ -127,7 +125,7 @@ pub(super) fn dense_shape(call: &Call<'_>) -> Result<Option<ConvShape>, ExecErro
             dilations: [1, 1],
             before: [0, 0],
         },
-    }))
+    })
 }
 
 pub(super) fn dense_forward(call: &Call<'_>, shape: &ConvShape) -> Result<Floats, ExecError> {

@@ -8,6 +8,8 @@
 mod arithmetic;
 mod buffers;
 mod convolution;
+mod join;
+mod layout;
 mod node;
 mod norm;
 mod pool;

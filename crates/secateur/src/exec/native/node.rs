@@ -1,13 +1,16 @@
 //! The one place that says which function runs an operator, forward and backward.
 
 use super::buffers::Buffers;
-use super::{arithmetic, convolution, norm, pool, reduce};
+use super::{arithmetic, convolution, join, norm, pool, reduce};
 use crate::exec::burn::node as burn_node;
 use crate::exec::{BatchNormMode, ExecError};
 use crate::graph::{Op, Operands};
 use crate::tensor::Floats;
 use ::burn::tensor::Device;
 use ndarray::{ArcArray, IxDyn};
+use secateur_kernels::Layout;
+use secateur_kernels::aligned::Aligned;
+use secateur_kernels::layout::{BUNDLE, Batch};
 
 /// A node with its inputs at hand.
 pub(super) struct Call<'c> {
@@ -15,6 +18,8 @@ pub(super) struct Call<'c> {
     /// `None` for one that is left out or is no `f32` value.
     pub(super) inputs: &'c [Option<Floats>],
     pub(super) out_shape: &'c [usize],
+    /// The order of the inputs that have one part for each image, of the output, and of their gradients.
+    pub(super) layout: Layout,
     pub(super) batch_norm: BatchNormMode,
     pub(super) buffers: &'c Buffers,
     /// For the operators that Burn runs.
@@ -61,13 +66,32 @@ impl Call<'_> {
     }
 
     /// Memory for `len` floats that will all be written.
-    pub(super) fn buffer(&self, len: usize) -> Vec<f32> {
+    pub(super) fn buffer(&self, len: usize) -> Aligned {
         self.buffers.take(len)
     }
 
     /// Values as an array of the output's shape.
-    pub(super) fn output(&self, values: Vec<f32>) -> Result<Floats, ExecError> {
-        self.array(self.out_shape, values)
+    pub(super) fn output(&self, values: Aligned) -> Result<Floats, ExecError> {
+        self.buffered(self.out_shape, values)
+    }
+
+    /// Values in a buffer as an array.
+    pub(super) fn buffered(&self, shape: &[usize], values: Aligned) -> Result<Floats, ExecError> {
+        self.buffers.array(shape, values)
+    }
+
+    /// How the values of images are ordered.
+    pub(super) fn batch(&self, channels: usize) -> Batch {
+        let layout = self.layout;
+        Batch { layout, channels }
+    }
+
+    /// The distance of a channel's values from the next one's, `positions` being those of an image.
+    pub(super) fn run(&self, positions: usize) -> usize {
+        match self.layout {
+            Layout::Planes => positions,
+            Layout::Bundles => BUNDLE,
+        }
     }
 
     /// Values as an array.
@@ -116,7 +140,7 @@ pub(super) fn forward(call: &Call<'_>) -> Result<(Floats, Option<Saved>), ExecEr
     let plain = |value: Floats| (value, None);
     match &call.operands.node.op {
         Op::Conv(attrs) => convolution::forward(call, attrs).map(plain),
-        Op::Gemm { .. } => match convolution::dense_shape(call)? {
+        Op::Gemm { .. } => match convolution::dense_shape(call.operands) {
             Some(shape) => convolution::dense_forward(call, &shape).map(plain),
             None => call.burn_forward(),
         },
@@ -126,6 +150,7 @@ pub(super) fn forward(call: &Call<'_>) -> Result<(Floats, Option<Saved>), ExecEr
         Op::Arithmetic(operation) => arithmetic::forward(call, *operation).map(plain),
         Op::MaxPool(attrs) => pool::max_forward(call, attrs).map(plain),
         Op::GlobalAveragePool => pool::global_average(call).map(plain),
+        &Op::Concat { axis } => join::forward(call, axis).map(plain),
         &Op::ArgMax {
             axis,
             keep_dims: _,
@@ -157,7 +182,7 @@ pub(super) fn backward(
     };
     match &call.operands.node.op {
         Op::Conv(attrs) => convolution::backward(call, attrs, gradient, wanted),
-        Op::Gemm { .. } => match convolution::dense_shape(call)? {
+        Op::Gemm { .. } => match convolution::dense_shape(call.operands) {
             Some(shape) => convolution::dense_backward(call, &shape, gradient, wanted),
             None => burn(),
         },
@@ -175,6 +200,7 @@ pub(super) fn backward(
         Op::Arithmetic(operation) => arithmetic::backward(call, *operation, gradient, wanted),
         Op::MaxPool(attrs) => pool::max_backward(call, attrs, gradient),
         Op::GlobalAveragePool => pool::global_average_backward(call, gradient),
+        &Op::Concat { axis } => join::backward(call, axis, gradient, wanted),
         op if keeps_elements(op) => {
             let shape = call.input(0)?.0.shape();
             let mut gradients = vec![None; wanted.len()];

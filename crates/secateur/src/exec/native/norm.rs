@@ -5,11 +5,11 @@ use crate::exec::{BatchNormMode, ExecError};
 use crate::tensor::Floats;
 use secateur_kernels::channel;
 
-/// Sizes of the input: channels, and positions of one channel of one image.
+/// Sizes of the input: channels, and how many values of one channel stand together.
 fn sizes(call: &Call<'_>) -> Result<(usize, usize), ExecError> {
     let shape = call.operands.shape(0)?;
     match shape {
-        [_, channels, positions @ ..] => Ok((*channels, positions.iter().product())),
+        [_, channels, positions @ ..] => Ok((*channels, call.run(positions.iter().product()))),
         _ => Err(call.error(format!("shape {shape:?} has no channels"))),
     }
 }
@@ -87,9 +87,8 @@ pub(super) fn backward(
         .collect();
     let (centre, steepness) = (narrow(&mean), narrow(&inverse));
     // Sums of dy and of dy * x_hat: the gradients of bias and scale.
-    let d_bias = channel::sums(channels, positions, dy, dy, |g, _, _| g);
-    let d_scale = channel::sums(channels, positions, dy, x, |g, x, c| {
-        g * ((x - centre[c]) * steepness[c])
+    let [d_bias, d_scale] = channel::sums(channels, positions, dy, x, |g, x, c| {
+        [g, g * ((x - centre[c]) * steepness[c])]
     });
     let mut gradients: InputGradients = vec![None; wanted.len()];
     if wanted.first() == Some(&true) {
@@ -120,7 +119,7 @@ pub(super) fn backward(
                 channel::combine(factors, positions, dy, x, &mut dx);
             }
         }
-        gradients[0] = Some(call.array(array.shape(), dx)?);
+        gradients[0] = Some(call.buffered(array.shape(), dx)?);
     }
     for (slot, sums) in [(1, &d_scale), (2, &d_bias)] {
         if wanted.get(slot) == Some(&true) {

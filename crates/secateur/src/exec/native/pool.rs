@@ -29,9 +29,10 @@ fn shape(call: &Call<'_>, attrs: &PoolAttrs) -> Result<PoolShape, ExecError> {
 
 /// `MaxPool`, first output.
 pub(super) fn max_forward(call: &Call<'_>, attrs: &PoolAttrs) -> Result<Floats, ExecError> {
-    let (_, x) = call.input(0)?;
+    let (array, x) = call.input(0)?;
     let mut y = call.buffer(call.out_len());
-    pool::max_forward(&shape(call, attrs)?, x, &mut y);
+    let batch = call.batch(array.shape()[1]);
+    pool::max_forward(batch, &shape(call, attrs)?, x, &mut y);
     call.output(y)
 }
 
@@ -45,39 +46,40 @@ pub(super) fn max_backward(
         .as_slice()
         .ok_or_else(|| call.error("a gradient is not in memory order"))?;
     let mut dx = call.buffer(x.len());
-    pool::max_backward(&shape(call, attrs)?, x, dy, &mut dx);
-    Ok(vec![Some(call.array(array.shape(), dx)?)])
+    let batch = call.batch(array.shape()[1]);
+    pool::max_backward(batch, &shape(call, attrs)?, x, dy, &mut dx);
+    Ok(vec![Some(call.buffered(array.shape(), dx)?)])
 }
 
-fn positions(call: &Call<'_>) -> Result<usize, ExecError> {
+/// Channels of an image, and their positions.
+fn sizes(call: &Call<'_>) -> Result<(usize, usize), ExecError> {
     let shape = call.operands.shape(0)?;
     if shape.len() < 3 {
         let rank = shape.len();
         return Err(call.error(format!("a value of rank {rank} has no positions")));
     }
-    Ok(shape[2..].iter().product::<usize>().max(1))
+    Ok((shape[1], shape[2..].iter().product::<usize>().max(1)))
 }
 
 /// `GlobalAveragePool`.
 pub(super) fn global_average(call: &Call<'_>) -> Result<Floats, ExecError> {
-    let positions = positions(call)?;
+    let (channels, positions) = sizes(call)?;
     let (_, x) = call.input(0)?;
-    let mean = |plane: &[f32]| {
-        let sum: f64 = plane.iter().map(|&value| f64::from(value)).sum();
-        (sum / positions as f64) as f32
-    };
-    call.output(x.chunks_exact(positions).map(mean).collect())
+    let mut y = call.buffer(call.out_len());
+    pool::average(call.batch(channels), positions, x, &mut y);
+    call.output(y)
 }
 
 pub(super) fn global_average_backward(
     call: &Call<'_>,
     gradient: &Floats,
 ) -> Result<InputGradients, ExecError> {
-    let positions = positions(call)?;
-    let (array, _) = call.input(0)?;
-    let share = 1.0 / positions as f32;
-    let each = gradient
-        .iter()
-        .flat_map(|&gradient| std::iter::repeat_n(gradient * share, positions));
-    Ok(vec![Some(call.array(array.shape(), each.collect())?)])
+    let (channels, positions) = sizes(call)?;
+    let (array, x) = call.input(0)?;
+    let dy = gradient
+        .as_slice()
+        .ok_or_else(|| call.error("a gradient is not in memory order"))?;
+    let mut dx = call.buffer(x.len());
+    pool::average_backward(call.batch(channels), positions, dy, &mut dx);
+    Ok(vec![Some(call.buffered(array.shape(), dx)?)])
 }

@@ -1,6 +1,7 @@
 //! Runs a graph on host arrays: the values at hand, the record for the backward pass, the taps.
 
 use super::buffers::Buffers;
+use super::layout::{Laid, layout_of, layout_of_input};
 use super::node::{Call, Saved, backward, forward};
 use crate::exec::plan::{
     Plan, Schedule, Wanted, check_output_gradients, computed_outputs, dependents,
@@ -11,7 +12,7 @@ use crate::graph::{Graph, Node, Operands};
 use crate::tensor::{Floats, Tensor};
 use ::burn::tensor::Device;
 use ndarray::{ArrayD, IxDyn};
-use secateur_kernels::elementwise;
+use secateur_kernels::{Layout, elementwise};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A graph that is ready to run.
@@ -41,9 +42,11 @@ enum Pass {
 /// What a forward pass leaves behind.
 #[derive(Default)]
 struct Record {
-    values: BTreeMap<String, Floats>,
+    values: BTreeMap<String, Laid>,
     /// By the output's name.
     saved: BTreeMap<String, Saved>,
+    /// By the output's name: the order in which it was computed. Readers may have turned it since.
+    layouts: BTreeMap<String, Layout>,
 }
 
 impl NativeSession {
@@ -107,8 +110,9 @@ impl NativeSession {
         self.buffers.begin();
         let mut record = Record::default();
         let name = self.input.clone();
-        self.taps.fold(&name, Of::Activation, input)?;
-        record.values.insert(name, in_order(input));
+        let input = Laid::planes(in_order(input));
+        look(&mut self.taps, &self.buffers, &name, Of::Activation, &input)?;
+        record.values.insert(name, input);
         // Values that a recorded node reads or makes stay for the backward pass.
         let mut kept: BTreeSet<&String> = BTreeSet::new();
         if pass == Pass::Step {
@@ -120,17 +124,20 @@ impl NativeSession {
         }
         for (position, &index) in schedule.nodes.iter().enumerate() {
             let node = &self.graph.nodes[index];
-            let inputs = self.inputs(plan, &record.values, node);
+            let layout = self.layout(plan, &record.values, node);
+            self.lay(plan, &mut record.values, node, layout)?;
+            let inputs = self.inputs(plan, &record.values, node, layout)?;
             let mut computed = Vec::new();
             for (output, name) in computed_outputs(node) {
-                let call = self.call(plan, node, output, &inputs);
-                let (value, saved) = forward(&call)?;
+                let call = self.call(plan, node, output, &inputs, layout);
+                let (array, saved) = forward(&call)?;
                 if let Some(saved) = saved
                     && kept.contains(name)
                 {
                     record.saved.insert(name.clone(), saved);
                 }
-                computed.push((name, value));
+                record.layouts.insert(name.clone(), layout);
+                computed.push((name.clone(), Laid { array, layout }));
             }
             drop(inputs);
             for input in &node.inputs {
@@ -138,15 +145,57 @@ impl NativeSession {
                     && !kept.contains(input)
                     && let Some(value) = record.values.remove(input)
                 {
-                    self.buffers.give(value);
+                    self.buffers.give(value.array);
                 }
             }
             for (name, value) in computed {
-                self.taps.fold(name, Of::Activation, &value)?;
-                record.values.insert(name.clone(), value);
+                look(&mut self.taps, &self.buffers, &name, Of::Activation, &value)?;
+                record.values.insert(name, value);
             }
         }
         Ok(record)
+    }
+
+    /// The order in which a node computes.
+    fn layout(&self, plan: &Plan, values: &BTreeMap<String, Laid>, node: &Node) -> Layout {
+        let Some(output) = node.outputs.first() else {
+            return Layout::Planes;
+        };
+        let comes_in_bundles = node
+            .inputs
+            .iter()
+            .filter_map(|name| values.get(name))
+            .any(|value| value.layout == Layout::Bundles);
+        let images = plan.input_shape.first().copied().unwrap_or(0);
+        let operands = Operands::new(&self.graph, &plan.inferred, node);
+        layout_of(operands, plan.shape(output), images, comes_in_bundles)
+    }
+
+    /// Brings what a node reads of a batch into an order.
+    fn lay(
+        &self,
+        plan: &Plan,
+        values: &mut BTreeMap<String, Laid>,
+        node: &Node,
+        layout: Layout,
+    ) -> Result<(), ExecError> {
+        let output = node.outputs.first().map_or("", String::as_str);
+        for (slot, name) in node.inputs.iter().enumerate() {
+            let Some(value) = values.remove(name) else {
+                continue;
+            };
+            let operands = Operands::new(&self.graph, &plan.inferred, node);
+            let wanted = layout_of_input(operands, slot, plan.shape(output), layout);
+            values.insert(name.clone(), self.turned(value, wanted)?);
+        }
+        Ok(())
+    }
+
+    /// The value in another order; its memory goes back.
+    fn turned(&self, value: Laid, layout: Layout) -> Result<Laid, ExecError> {
+        let turned = value.to(layout, &self.buffers)?;
+        self.buffers.give(value.array);
+        Ok(turned)
     }
 
     fn call<'c>(
@@ -155,12 +204,14 @@ impl NativeSession {
         node: &'c Node,
         output: usize,
         inputs: &'c [Option<Floats>],
+        layout: Layout,
     ) -> Call<'c> {
         let name = node.outputs.get(output).map_or("", String::as_str);
         Call {
             operands: Operands::new(&self.graph, &plan.inferred, node).at_output(output),
             inputs,
             out_shape: plan.shape(name),
+            layout,
             batch_norm: self.batch_norm,
             buffers: &self.buffers,
             device: &self.device,
@@ -168,30 +219,38 @@ impl NativeSession {
     }
 
     /// A value by name, where it is an `f32` one.
-    fn value(&self, plan: &Plan, values: &BTreeMap<String, Floats>, name: &str) -> Option<Floats> {
+    fn value(&self, plan: &Plan, values: &BTreeMap<String, Laid>, name: &str) -> Option<Laid> {
         let constant = || plan.inferred.constants.get(name)?.as_floats().map(in_order);
         let initializer = || self.graph.initializers.get(name)?.as_floats().cloned();
-        values
-            .get(name)
-            .cloned()
-            .or_else(initializer)
-            .or_else(constant)
+        let stored = || initializer().or_else(constant).map(Laid::planes);
+        values.get(name).cloned().or_else(stored)
     }
 
+    /// What a node reads, in the order in which it computes.
     fn inputs(
         &self,
         plan: &Plan,
-        values: &BTreeMap<String, Floats>,
+        values: &BTreeMap<String, Laid>,
         node: &Node,
-    ) -> Vec<Option<Floats>> {
-        let input = |name: &String| self.value(plan, values, name);
-        node.inputs.iter().map(input).collect()
+        layout: Layout,
+    ) -> Result<Vec<Option<Floats>>, ExecError> {
+        let output = node.outputs.first().map_or("", String::as_str);
+        let operands = Operands::new(&self.graph, &plan.inferred, node);
+        let input = |(slot, name): (usize, &String)| {
+            let Some(value) = self.value(plan, values, name) else {
+                return Ok(None);
+            };
+            let wanted = layout_of_input(operands, slot, plan.shape(output), layout);
+            Ok(Some(value.to(wanted, &self.buffers)?.array))
+        };
+        node.inputs.iter().enumerate().map(input).collect()
     }
 
     fn outputs(&self, plan: &Plan, record: &Record) -> Result<Vec<Floats>, ExecError> {
         let output = |name: &String| {
-            self.value(plan, &record.values, name)
-                .ok_or_else(|| ExecError::UnknownValue(name.clone()))
+            let value = self.value(plan, &record.values, name);
+            let value = value.ok_or_else(|| ExecError::UnknownValue(name.clone()))?;
+            Ok(value.to(Layout::Planes, &self.buffers)?.array)
         };
         self.outputs.iter().map(output).collect()
     }
@@ -203,11 +262,11 @@ impl NativeSession {
         schedule: &Schedule,
         mut record: Record,
         output_gradients: &[Floats],
-    ) -> Result<BTreeMap<String, Floats>, ExecError> {
-        let mut gradients: BTreeMap<String, Floats> = BTreeMap::new();
+    ) -> Result<BTreeMap<String, Laid>, ExecError> {
+        let mut gradients: BTreeMap<String, Laid> = BTreeMap::new();
         for (name, gradient) in self.outputs.iter().zip(output_gradients) {
             if self.differentiated.contains(name) {
-                self.add(&mut gradients, name, in_order(gradient));
+                self.add(&mut gradients, name, Laid::planes(in_order(gradient)))?;
             }
         }
         for &index in schedule.nodes.iter().rev() {
@@ -226,12 +285,14 @@ impl NativeSession {
         node: &Node,
         (index, output): (usize, &String),
         record: &mut Record,
-        gradients: &mut BTreeMap<String, Floats>,
+        gradients: &mut BTreeMap<String, Laid>,
     ) -> Result<(), ExecError> {
         // Nothing reads this value any more: its readers come later in the schedule.
         let value = record.values.remove(output);
         if !self.is_recorded(node) {
-            value.into_iter().for_each(|value| self.buffers.give(value));
+            value
+                .into_iter()
+                .for_each(|value| self.buffers.give(value.array));
             return Ok(());
         }
         let is_kept = self.taps.look_at(output, Of::Gradient);
@@ -243,40 +304,69 @@ impl NativeSession {
         let (Some(gradient), Some(value)) = (gradient, value) else {
             return Ok(());
         };
-        let inputs = self.inputs(plan, &record.values, node);
+        let layout = record.layouts.remove(output).unwrap_or_default();
+        let value = self.turned(value, layout)?;
+        self.lay(plan, &mut record.values, node, layout)?;
+        let inputs = self.inputs(plan, &record.values, node, layout)?;
         let wanted: Vec<bool> = node
             .inputs
             .iter()
             .map(|name| self.differentiated.contains(name))
             .collect();
-        let call = self.call(plan, node, index, &inputs);
+        let call = self.call(plan, node, index, &inputs, layout);
         let saved = record.saved.remove(output);
-        let found = backward(&call, &value, saved, &gradient, &wanted)?;
-        drop(inputs);
-        self.buffers.give(value);
-        self.buffers.give(gradient);
-        for (name, gradient) in node.inputs.iter().zip(found) {
-            if let Some(gradient) = gradient
+        let gradient = self.turned(gradient, layout)?;
+        let found = backward(&call, &value.array, saved, &gradient.array, &wanted)?;
+        let operands = call.operands;
+        for (slot, (name, found)) in node.inputs.iter().zip(found).enumerate() {
+            if let Some(array) = found
                 && self.differentiated.contains(name)
             {
-                self.add(gradients, name, gradient);
+                let layout = layout_of_input(operands, slot, call.out_shape, layout);
+                self.add(gradients, name, Laid { array, layout })?;
             }
         }
+        drop(inputs);
+        self.buffers.give(value.array);
+        self.buffers.give(gradient.array);
         Ok(())
     }
 
     /// Adds a gradient to what has reached a value already.
-    fn add(&self, gradients: &mut BTreeMap<String, Floats>, name: &str, gradient: Floats) {
+    fn add(
+        &self,
+        gradients: &mut BTreeMap<String, Laid>,
+        name: &str,
+        gradient: Laid,
+    ) -> Result<(), ExecError> {
         let Some(sum) = gradients.get_mut(name) else {
             gradients.insert(name.to_owned(), gradient);
-            return;
+            return Ok(());
         };
-        match (sum.as_slice_mut(), gradient.as_slice()) {
+        let gradient = self.turned(gradient, sum.layout)?.array;
+        match (sum.array.as_slice_mut(), gradient.as_slice()) {
             (Some(sum), Some(gradient)) => elementwise::update(sum, gradient, |a, b| a + b),
-            _ => *sum += &gradient,
+            _ => sum.array += &gradient,
         }
         self.buffers.give(gradient);
+        Ok(())
     }
+}
+
+/// Shows a value to the taps.
+fn look(
+    taps: &mut Taps,
+    buffers: &Buffers,
+    name: &str,
+    of: Of,
+    value: &Laid,
+) -> Result<(), ExecError> {
+    if taps.look_at(name, of) {
+        let value = value.to(Layout::Planes, buffers)?;
+        taps.fold(name, of, &value.array)?;
+        buffers.give(value.array);
+    }
+    Ok(())
 }
 
 /// The same array with its last axis fastest.
@@ -311,14 +401,20 @@ impl Session for NativeSession {
         let tapped: BTreeSet<String> = self.taps.gradients().cloned().collect();
         for name in tapped {
             let gradient = gradients.get(&name).cloned();
-            let gradient = gradient.unwrap_or_else(|| zeros(plan.shape(&name)));
-            self.taps.fold(&name, Of::Gradient, &gradient)?;
+            let gradient = gradient.unwrap_or_else(|| Laid::planes(zeros(plan.shape(&name))));
+            look(
+                &mut self.taps,
+                &self.buffers,
+                &name,
+                Of::Gradient,
+                &gradient,
+            )?;
         }
         let mut by_name = BTreeMap::new();
         for name in &self.trainable {
             let shape = self.graph.initializers.get(name);
             let shape = shape.map_or(&[][..], Tensor::shape);
-            let gradient = gradients.remove(name);
+            let gradient = gradients.remove(name).map(|gradient| gradient.array);
             by_name.insert(name.clone(), gradient.unwrap_or_else(|| zeros(shape)));
         }
         self.plan = Some(plan);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bundles;
 mod gradients;
 mod indices;
 mod naive;

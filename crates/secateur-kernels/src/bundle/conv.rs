@@ -1,0 +1,42 @@
+//! Convolution of bundles.
+
+use super::correlate::{Kernel, correlate};
+use super::geometry::Correlation;
+use super::{depthwise, weight};
+use crate::conv::ConvShape;
+
+/// `y = w * x + bias`.
+pub(crate) fn forward(
+    shape: &ConvShape,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let correlation = Correlation::forward(shape);
+    if shape.group() == [1, 1] {
+        depthwise::correlate(&correlation, x, w, bias, y);
+    } else {
+        correlate(&correlation, x, Kernel::Forward(w), bias, y);
+    }
+}
+
+/// `dx`, given `dy`.
+pub(crate) fn backward_data(shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
+    let correlation = Correlation::forward(shape).turned();
+    if shape.group() == [1, 1] {
+        depthwise::correlate(&correlation, dy, w, None, dx);
+    } else {
+        correlate(&correlation, dy, Kernel::Backward(w), None, dx);
+    }
+}
+
+/// `dw`, given `dy`.
+pub(crate) fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let correlation = Correlation::forward(shape);
+    if shape.group() == [1, 1] {
+        depthwise::gradient(&correlation, x, dy, dw);
+    } else {
+        weight::gradient(&correlation, x, dy, dw);
+    }
+}

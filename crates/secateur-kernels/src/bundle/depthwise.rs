@@ -1,0 +1,155 @@
+//! Depthwise convolution of bundles: one weight for the values of all images.
+
+use super::geometry::{Correlation, Pair};
+use crate::layout::BUNDLE;
+use crate::level::dispatch;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Positions of a part.
+const POSITIONS: usize = 16;
+/// Channels whose sums are gathered together.
+const CHANNELS: usize = 4;
+/// Positions after which sums are emptied, before they grow so large that small terms are lost.
+const RUN: usize = 256;
+
+/// `target[position][channel] = bias + sum over taps of w[channel][tap] * x[place][channel]`.
+pub(super) fn correlate(
+    correlation: &Correlation,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    target: &mut [f32],
+) {
+    let pairs = pairs(correlation);
+    target
+        .par_chunks_mut(POSITIONS * correlation.groups * BUNDLE)
+        .enumerate()
+        .for_each(|(part, target)| {
+            dispatch(Forward {
+                correlation,
+                pairs: &pairs,
+                first: part * POSITIONS,
+                x,
+                w,
+                bias,
+                target,
+            });
+        });
+}
+
+fn pairs(correlation: &Correlation) -> Vec<Vec<Pair>> {
+    (0..correlation.positions())
+        .map(|position| correlation.pairs(position).collect())
+        .collect()
+}
+
+/// Some positions of all channels.
+struct Forward<'a> {
+    correlation: &'a Correlation,
+    pairs: &'a [Vec<Pair>],
+    /// The first position, over all bundles.
+    first: usize,
+    x: &'a [f32],
+    w: &'a [f32],
+    bias: Option<&'a [f32]>,
+    target: &'a mut [f32],
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (channels, taps) = (self.correlation.groups, self.correlation.taps());
+        let vectors = BUNDLE / S::F32_LANES;
+        let image = self.correlation.places() * channels * vectors;
+        let (x, _) = S::as_simd_f32s(self.x);
+        let (target, _) = S::as_mut_simd_f32s(self.target);
+        for (point, target) in target.chunks_exact_mut(channels * vectors).enumerate() {
+            let point = self.first + point;
+            let x = &x[point / self.pairs.len() * image..][..image];
+            let pairs = &self.pairs[point % self.pairs.len()];
+            for (channel, target) in target.chunks_exact_mut(vectors).enumerate() {
+                let w = &self.w[channel * taps..][..taps];
+                let start = self.bias.map_or(0.0, |bias| bias[channel]);
+                for (vector, target) in target.iter_mut().enumerate() {
+                    let mut sum = simd.splat_f32s(start);
+                    for pair in pairs {
+                        let x = x[(pair.place * channels + channel) * vectors + vector];
+                        sum = simd.mul_add_e_f32s(simd.splat_f32s(w[pair.tap]), x, sum);
+                    }
+                    *target = sum;
+                }
+            }
+        }
+    }
+}
+
+/// `dw[channel][tap] = sum over positions and images of dy[position][channel] * x[place][channel]`.
+pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let taps = correlation.taps();
+    let pairs = pairs(correlation);
+    dw.par_chunks_mut(CHANNELS * taps)
+        .enumerate()
+        .for_each(|(part, dw)| {
+            let first = part * CHANNELS;
+            let sums = dispatch(Gradient {
+                correlation,
+                pairs: &pairs,
+                channels: first..first + dw.len() / taps,
+                x,
+                dy,
+            });
+            for (dw, sum) in dw.iter_mut().zip(sums) {
+                *dw = sum as f32;
+            }
+        });
+}
+
+/// The sums of some channels, over all positions.
+struct Gradient<'a> {
+    correlation: &'a Correlation,
+    pairs: &'a [Vec<Pair>],
+    channels: Range<usize>,
+    x: &'a [f32],
+    dy: &'a [f32],
+}
+
+impl WithSimd for Gradient<'_> {
+    type Output = Vec<f64>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f64> {
+        let (channels, taps) = (self.correlation.groups, self.correlation.taps());
+        let vectors = BUNDLE / S::F32_LANES;
+        let row = channels * vectors;
+        let own = self.channels.start * vectors..self.channels.end * vectors;
+        let ((x, _), (dy, _)) = (S::as_simd_f32s(self.x), S::as_simd_f32s(self.dy));
+        let image = self.correlation.places() * row;
+        // `[tap][channel][vector]`
+        let mut sums = vec![simd.splat_f32s(0.0); taps * own.len()];
+        let mut totals = vec![0.0; self.channels.len() * taps];
+        for (run, dy) in dy.chunks(RUN * row).enumerate() {
+            for (point, dy) in dy.chunks_exact(row).enumerate() {
+                let point = run * RUN + point;
+                let x = &x[point / self.pairs.len() * image..][..image];
+                let dy = &dy[own.clone()];
+                for pair in &self.pairs[point % self.pairs.len()] {
+                    let x = &x[pair.place * row..][own.clone()];
+                    let sums = &mut sums[pair.tap * own.len()..][..own.len()];
+                    for ((sum, &x), &dy) in sums.iter_mut().zip(x).zip(dy) {
+                        *sum = simd.mul_add_e_f32s(x, dy, *sum);
+                    }
+                }
+            }
+            for (index, sum) in sums.iter_mut().enumerate() {
+                let (tap, channel) = (index / own.len(), index % own.len() / vectors);
+                totals[channel * taps + tap] += f64::from(simd.reduce_sum_f32s(*sum));
+                *sum = simd.splat_f32s(0.0);
+            }
+        }
+        totals
+    }
+}

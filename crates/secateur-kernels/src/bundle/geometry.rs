@@ -1,0 +1,139 @@
+//! Which taps of a convolution meet which place at each position.
+
+use crate::Window;
+use crate::conv::ConvShape;
+use crate::layout::BUNDLE;
+
+/// For each place of the target along an axis, the taps that read the source there, and where.
+pub(super) type Axis = Vec<Vec<(usize, usize)>>;
+
+/// A correlation of a source with a kernel: `target[position][output] = sum of
+/// weight[output][channel][tap] * source[place][channel]` over channels and over the pairs of tap and place
+/// of the position. What would read padding is left out.
+#[derive(Clone, Debug)]
+pub(super) struct Correlation {
+    pub bundles: usize,
+    pub groups: usize,
+    /// Channels of a group in the source.
+    pub channels: usize,
+    /// Channels of a group in the target.
+    pub outputs: usize,
+    /// Height and width.
+    pub source: [usize; 2],
+    pub target: [usize; 2],
+    axes: [Axis; 2],
+    /// Height and width of the kernel.
+    kernel: [usize; 2],
+}
+
+/// A tap of the kernel at a place of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub tap: usize,
+    pub place: usize,
+}
+
+impl Correlation {
+    /// The output from the input.
+    pub(super) fn forward(shape: &ConvShape) -> Self {
+        let [channels, outputs] = shape.group();
+        let [_, input @ ..] = shape.input;
+        let [_, output @ ..] = shape.output;
+        Self {
+            bundles: shape.images / BUNDLE,
+            groups: shape.groups,
+            channels,
+            outputs,
+            ..Self::of_window(&shape.window, input, output)
+        }
+    }
+
+    /// A window that slides over one channel of one bundle.
+    pub(super) fn of_window(window: &Window, source: [usize; 2], target: [usize; 2]) -> Self {
+        let axis = |axis: usize| {
+            let read = |position: usize, tap: usize| {
+                let place = position * window.strides[axis] + tap * window.dilations[axis];
+                let place = place.checked_sub(window.before[axis])?;
+                (place < source[axis]).then_some((tap, place))
+            };
+            (0..target[axis])
+                .map(|position| {
+                    (0..window.kernel[axis])
+                        .filter_map(|tap| read(position, tap))
+                        .collect()
+                })
+                .collect()
+        };
+        Self {
+            bundles: 1,
+            groups: 1,
+            channels: 1,
+            outputs: 1,
+            source,
+            target,
+            axes: [axis(0), axis(1)],
+            kernel: window.kernel,
+        }
+    }
+
+    /// The gradient of the input from the gradient of the output.
+    pub(super) fn turned(self) -> Self {
+        let axes = [0, 1].map(|axis| {
+            let mut turned: Axis = vec![Vec::new(); self.source[axis]];
+            for (position, pairs) in self.axes[axis].iter().enumerate() {
+                for (tap, place) in pairs {
+                    turned[*place].push((*tap, position));
+                }
+            }
+            turned
+        });
+        Self {
+            channels: self.outputs,
+            outputs: self.channels,
+            source: self.target,
+            target: self.source,
+            axes,
+            ..self
+        }
+    }
+
+    /// Taps of the kernel.
+    pub(super) fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Which taps read the source at any position.
+    pub(super) fn taps_in_use(&self) -> Vec<bool> {
+        let [rows, columns] = [0, 1].map(|axis| {
+            let mut used = vec![false; self.kernel[axis]];
+            for (tap, _) in self.axes[axis].iter().flatten() {
+                used[*tap] = true;
+            }
+            used
+        });
+        let row = |row: bool| columns.iter().map(move |column| row && *column);
+        rows.iter().flat_map(|used| row(*used)).collect()
+    }
+
+    /// Places of the target.
+    pub(super) fn positions(&self) -> usize {
+        self.target[0] * self.target[1]
+    }
+
+    /// Places of the source.
+    pub(super) fn places(&self) -> usize {
+        self.source[0] * self.source[1]
+    }
+
+    /// What a position of the target reads.
+    pub(super) fn pairs(&self, position: usize) -> impl Iterator<Item = Pair> {
+        let [y, x] = [position / self.target[1], position % self.target[1]];
+        let (rows, columns) = (&self.axes[0][y], &self.axes[1][x]);
+        rows.iter().flat_map(move |(tap_y, y)| {
+            columns.iter().map(move |(tap_x, x)| Pair {
+                tap: tap_y * self.kernel[1] + tap_x,
+                place: y * self.source[1] + x,
+            })
+        })
+    }
+}

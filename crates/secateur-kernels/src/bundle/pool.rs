@@ -1,0 +1,173 @@
+//! Pooling of bundles.
+
+use super::geometry::{Correlation, Pair};
+use crate::layout::BUNDLE;
+use crate::level::dispatch;
+use crate::pool::PoolShape;
+use crate::scratch::{with_scratch, with_shared};
+use rayon::prelude::*;
+
+/// Positions of a part.
+const POSITIONS: usize = 8;
+/// The tap of a window that sees no input.
+const NONE: f32 = -1.0;
+
+/// `y` is the largest input under the window; a NaN wins, padding never does.
+pub(crate) fn max_forward(shape: &PoolShape, channels: usize, x: &[f32], y: &mut [f32]) {
+    let window = Correlation::of_window(&shape.window, shape.input, shape.output);
+    each_position(
+        &window,
+        channels,
+        x,
+        y,
+        #[inline(always)]
+        |_, pairs, x, y| {
+            let Some((first, rest)) = pairs.split_first() else {
+                return y.fill(f32::NEG_INFINITY);
+            };
+            y.copy_from_slice(row(x, first.place, y.len()));
+            for pair in rest {
+                let x = row(x, pair.place, y.len());
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = if (*x > *y) | x.is_nan() { *x } else { *y };
+                }
+            }
+        },
+    );
+}
+
+/// `dx`: each gradient goes to the first of the largest inputs under its window.
+pub(crate) fn max_backward(
+    shape: &PoolShape,
+    channels: usize,
+    x: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+) {
+    let window = Correlation::of_window(&shape.window, shape.input, shape.output);
+    with_shared(dy.len(), |taps| {
+        find_largest(&window, channels, x, taps);
+        let image = window.positions() * channels * BUNDLE;
+        each_position(
+            &window.turned(),
+            channels,
+            dy,
+            dx,
+            #[inline(always)]
+            |bundle, pairs, dy, dx| {
+                dx.fill(0.0);
+                for pair in pairs {
+                    let own = pair.tap as f32;
+                    let taps = row(&taps[bundle * image..], pair.place, dx.len());
+                    let dy = row(dy, pair.place, dx.len());
+                    for ((dx, tap), dy) in dx.iter_mut().zip(taps).zip(dy) {
+                        *dx += if *tap == own { *dy } else { 0.0 };
+                    }
+                }
+            },
+        );
+    });
+}
+
+/// Writes for each output the tap of the first of the largest inputs under its window.
+fn find_largest(window: &Correlation, channels: usize, x: &[f32], taps: &mut [f32]) {
+    each_position(
+        window,
+        channels,
+        x,
+        taps,
+        #[inline(always)]
+        |_, pairs, x, taps| {
+            let Some((first, rest)) = pairs.split_first() else {
+                return taps.fill(NONE);
+            };
+            taps.fill(first.tap as f32);
+            with_scratch(|scratch| {
+                let largest = scratch.sums.floats(taps.len());
+                largest.copy_from_slice(row(x, first.place, taps.len()));
+                for pair in rest {
+                    let own = pair.tap as f32;
+                    let x = row(x, pair.place, taps.len());
+                    for ((largest, x), tap) in largest.iter_mut().zip(x).zip(&mut *taps) {
+                        let wins = (*x > *largest) | (x.is_nan() & !largest.is_nan());
+                        *largest = if wins { *x } else { *largest };
+                        *tap = if wins { own } else { *tap };
+                    }
+                }
+            });
+        },
+    );
+}
+
+/// The values of all channels at a place.
+#[inline(always)]
+fn row(x: &[f32], place: usize, len: usize) -> &[f32] {
+    &x[place * len..][..len]
+}
+
+/// The mean over all positions.
+pub(crate) fn average(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
+    let (x, y) = (x.as_chunks::<BUNDLE>().0, y.as_chunks_mut::<BUNDLE>().0);
+    y.par_chunks_mut(channels)
+        .zip(x.par_chunks(channels * positions))
+        .for_each(|(y, x)| {
+            dispatch(
+                #[inline(always)]
+                || {
+                    for (channel, y) in y.iter_mut().enumerate() {
+                        let mut sums = [0.0_f64; BUNDLE];
+                        for x in x.iter().skip(channel).step_by(channels) {
+                            for (sum, x) in sums.iter_mut().zip(x) {
+                                *sum += f64::from(*x);
+                            }
+                        }
+                        *y = sums.map(|sum| (sum / positions as f64) as f32);
+                    }
+                },
+            );
+        });
+}
+
+/// The gradient of [`average`]'s input.
+pub(crate) fn average_backward(channels: usize, positions: usize, dy: &[f32], dx: &mut [f32]) {
+    let share = 1.0 / positions as f32;
+    let len = channels * BUNDLE;
+    dx.par_chunks_mut(len).enumerate().for_each(|(point, dx)| {
+        let dy = &dy[point / positions * len..][..len];
+        for (dx, dy) in dx.iter_mut().zip(dy) {
+            *dx = dy * share;
+        }
+    });
+}
+
+/// Calls `work(bundle, what the position reads, the bundle's source, target)` for each position of the target.
+fn each_position(
+    window: &Correlation,
+    channels: usize,
+    source: &[f32],
+    target: &mut [f32],
+    work: impl Fn(usize, &[Pair], &[f32], &mut [f32]) + Sync,
+) {
+    let positions = window.positions();
+    let row = channels * BUNDLE;
+    let image = window.places() * row;
+    let pairs: Vec<Vec<Pair>> = (0..positions)
+        .map(|position| window.pairs(position).collect())
+        .collect();
+    target
+        .par_chunks_mut(POSITIONS * row)
+        .enumerate()
+        .for_each(|(part, target)| {
+            dispatch(
+                #[inline(always)]
+                || {
+                    for (point, target) in target.chunks_exact_mut(row).enumerate() {
+                        let point = part * POSITIONS + point;
+                        let bundle = point / positions;
+                        let source = &source[bundle * image..][..image];
+                        work(bundle, &pairs[point % positions], source, target);
+                    }
+                },
+            );
+        });
+}

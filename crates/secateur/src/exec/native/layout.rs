@@ -1,0 +1,118 @@
+//! Which nodes compute on bundles of images, and values with the order they are in.
+
+use super::arithmetic::{Spread, spread};
+use super::buffers::Buffers;
+use super::convolution::dense_shape;
+use crate::exec::ExecError;
+use crate::graph::{Arithmetic, Op, Operands};
+use crate::tensor::Floats;
+use secateur_kernels::Layout;
+use secateur_kernels::layout::{to_bundles, to_planes};
+
+/// A value, in the shape that the graph gives it, and the order that its elements are in.
+#[derive(Clone, Debug)]
+pub(super) struct Laid {
+    pub(super) array: Floats,
+    pub(super) layout: Layout,
+}
+
+impl Laid {
+    /// A value in the order of the graph.
+    pub(super) fn planes(array: Floats) -> Self {
+        let layout = Layout::Planes;
+        Self { array, layout }
+    }
+
+    /// The value in another order.
+    pub(super) fn to(&self, layout: Layout, buffers: &Buffers) -> Result<Self, ExecError> {
+        if self.layout == layout {
+            return Ok(self.clone());
+        }
+        let shape = self.array.shape();
+        let (channels, positions) = (shape[1], shape[2..].iter().product());
+        let turn = match layout {
+            Layout::Bundles => to_bundles,
+            Layout::Planes => to_planes,
+        };
+        let Some(from) = self.array.as_slice() else {
+            return Err(ExecError::Device(
+                "a value is not in memory order".to_owned(),
+            ));
+        };
+        let mut turned = buffers.take(from.len());
+        turn(channels, positions, from, &mut turned);
+        let array = buffers.array(shape, turned)?;
+        Ok(Self { array, layout })
+    }
+}
+
+/// The order of an input of a node that computes in `layout`.
+pub(super) fn layout_of_input(
+    operands: Operands<'_>,
+    slot: usize,
+    out_shape: &[usize],
+    layout: Layout,
+) -> Layout {
+    let has_images = match operands.node.op {
+        Op::Arithmetic(_) => operands
+            .shape(slot)
+            .is_ok_and(|shape| matches!(spread(shape, out_shape), Spread::Same)),
+        Op::Concat { .. } => true,
+        _ => slot == 0,
+    };
+    if has_images { layout } else { Layout::Planes }
+}
+
+/// The order in which a node computes a batch of `images`, given whether any of its inputs comes in bundles.
+pub(super) fn layout_of(
+    operands: Operands<'_>,
+    out_shape: &[usize],
+    images: usize,
+    comes_in_bundles: bool,
+) -> Layout {
+    let is_batch = |shape: &[usize]| shape.len() >= 2 && shape[0] == images;
+    let Ok(shape) = operands.shape(0) else {
+        return Layout::Planes;
+    };
+    let fits = Layout::Bundles.fits(images) && images > 0 && is_batch(out_shape);
+    let can = match &operands.node.op {
+        // Worth turning their input for.
+        Op::Conv(_) | Op::MaxPool(_) | Op::GlobalAveragePool => is_batch(shape),
+        Op::Gemm { .. } => is_batch(shape) && dense_shape(operands).is_some(),
+        _ if !comes_in_bundles => false,
+        Op::BatchNormalization { .. }
+        | Op::Activation(_)
+        | Op::Clip { .. }
+        | Op::Dropout { .. }
+        | Op::Identity => is_batch(shape),
+        Op::Arithmetic(operation) => can_combine(operands, *operation, out_shape),
+        Op::Concat { axis } => operands
+            .axis(*axis, out_shape.len())
+            .is_ok_and(|axis| axis == 1),
+        // One place for each channel stays one place.
+        Op::Flatten { .. } | Op::Reshape { .. } | Op::Squeeze { .. } | Op::Unsqueeze { .. } => {
+            is_batch(shape) && shape[1] == out_shape[1] && shape[2..].iter().product::<usize>() == 1
+        }
+        _ => false,
+    };
+    if fits && can {
+        Layout::Bundles
+    } else {
+        Layout::Planes
+    }
+}
+
+/// Whether two operands meet element by element, or channel by channel in a way that kernels have.
+fn can_combine(operands: Operands<'_>, operation: Arithmetic, out_shape: &[usize]) -> bool {
+    let (Ok(a), Ok(b)) = (operands.shape(0), operands.shape(1)) else {
+        return false;
+    };
+    match (spread(a, out_shape), spread(b, out_shape)) {
+        (Spread::Same, Spread::Same) => true,
+        (Spread::Same, Spread::Channel { .. }) => {
+            matches!(operation, Arithmetic::Add | Arithmetic::Mul)
+        }
+        (Spread::Channel { .. }, Spread::Same) => operation == Arithmetic::Mul,
+        _ => false,
+    }
+}

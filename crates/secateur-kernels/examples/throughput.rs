@@ -1,14 +1,16 @@
 //! Throughput of the convolutions of well-known networks, as multiply-adds per second and as a share
 //! of the fused multiply-add peak that is measured beside each repetition with the same threads.
 //!
-//! `cargo run --release --example throughput -p secateur-kernels [part of a case's name]`
+//! `cargo run --release --example throughput -p secateur-kernels [part of a case's name, or memory]`
 
 #![allow(clippy::print_stdout)]
 
 use pulp::{Arch, Simd, WithSimd};
 use secateur_kernels::aligned::Aligned;
 use secateur_kernels::conv::{ConvShape, backward_data, backward_weight, forward};
-use secateur_kernels::{Layout, Window};
+use secateur_kernels::layout::{BUNDLE, Batch};
+use secateur_kernels::pool::{PoolShape, average, max_backward, max_forward};
+use secateur_kernels::{Layout, Window, channel};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -178,8 +180,68 @@ fn cases() -> Vec<Case> {
     ]
 }
 
+/// Gigabytes of a value a second, read or written, of what is done between convolutions.
+fn memory() {
+    let (images, channels, size) = (64, 64, 16);
+    let positions = size * size;
+    let mut x = Aligned::zeros(images * channels * positions);
+    for (i, value) in x.iter_mut().enumerate() {
+        *value = (i * 37 % 101) as f32 / 50.0 - 1.0;
+    }
+    let shape = PoolShape {
+        input: [size; 2],
+        output: [size / 2; 2],
+        window: Window {
+            kernel: [3; 2],
+            strides: [2; 2],
+            dilations: [1; 2],
+            before: [1; 2],
+        },
+    };
+    let (mut y, mut dx) = (Aligned::zeros(x.len()), Aligned::zeros(x.len()));
+    let factors = vec![0.5; channels];
+    println!("values of {images} images, {channels} channels, {size} x {size}: GB/s");
+    for layout in [Layout::Planes, Layout::Bundles] {
+        let run = match layout {
+            Layout::Planes => positions,
+            Layout::Bundles => BUNDLE,
+        };
+        let batch = Batch { layout, channels };
+        let print = |what: &str, values: usize, work: &mut dyn FnMut()| {
+            let (rate, _) = measure(4.0 * values as f64, work);
+            println!("{what:<34} {layout:<8?} {rate:>8.1}");
+        };
+        let n = x.len();
+        print("moments", n, &mut || {
+            black_box(channel::moments(channels, run, &x));
+        });
+        print("sums of two functions", 2 * n, &mut || {
+            black_box(channel::sums(channels, run, &x, &x, |_| |g, x| [g, g * x]));
+        });
+        print("factor and offset of channels", 2 * n, &mut || {
+            channel::affine(&factors, &factors, run, &x, &mut y);
+        });
+        print("combination of two values", 3 * n, &mut || {
+            channel::combine([&factors, &factors, &factors], run, &x, &x, &mut y);
+        });
+        let pooled = n / 4;
+        print("max pooling 3/2", n + pooled, &mut || {
+            max_forward(batch, &shape, &x, &mut y[..pooled]);
+        });
+        print("its gradient", 2 * n + pooled, &mut || {
+            max_backward(batch, &shape, &x, &y[..pooled], &mut dx);
+        });
+        print("mean of positions", n, &mut || {
+            average(batch, positions, &x, &mut y[..images * channels]);
+        });
+    }
+}
+
 fn main() {
     let wanted = std::env::args().nth(1).unwrap_or_default();
+    if wanted == "memory" {
+        return memory();
+    }
     println!(
         "{} threads, peak {:.0} GFLOP/s; GFLOP/s and share of the peak, median of {REPETITIONS}",
         rayon::current_num_threads(),

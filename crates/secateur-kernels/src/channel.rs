@@ -4,6 +4,7 @@
 use crate::elementwise::sums_of;
 use crate::layout::BUNDLE;
 use crate::level::dispatch;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Planes that one part of the work takes.
@@ -15,12 +16,17 @@ const PLANES: usize = 16;
 /// Where `y` is no whole number of images.
 pub fn add(bias: &[f32], positions: usize, y: &mut [f32]) {
     check(bias.len(), positions, y.len());
-    each_plane(positions, y, |plane, y| {
-        let bias = bias[plane % bias.len()];
-        for y in y {
-            *y += bias;
-        }
-    });
+    each_plane(
+        positions,
+        y,
+        #[inline(always)]
+        |plane, y| {
+            let bias = bias[plane % bias.len()];
+            for y in y {
+                *y += bias;
+            }
+        },
+    );
 }
 
 /// `y = x * factor + offset` of the channel.
@@ -31,14 +37,19 @@ pub fn affine(factor: &[f32], offset: &[f32], positions: usize, x: &[f32], y: &m
     check(factor.len(), positions, y.len());
     assert_eq!(x.len(), y.len(), "lengths");
     assert_eq!(factor.len(), offset.len(), "channels");
-    each_plane(positions, y, |plane, y| {
-        let channel = plane % factor.len();
-        let (factor, offset) = (factor[channel], offset[channel]);
-        let x = &x[plane * positions..][..positions];
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = *x * factor + offset;
-        }
-    });
+    each_plane(
+        positions,
+        y,
+        #[inline(always)]
+        |plane, y| {
+            let channel = plane % factor.len();
+            let (factor, offset) = (factor[channel], offset[channel]);
+            let x = &x[plane * positions..][..positions];
+            for (y, x) in y.iter_mut().zip(x) {
+                *y = *x * factor + offset;
+            }
+        },
+    );
 }
 
 /// `z = x * a + y * b + c` of the channel.
@@ -49,26 +60,31 @@ pub fn combine([a, b, c]: [&[f32]; 3], positions: usize, x: &[f32], y: &[f32], z
     check(a.len(), positions, z.len());
     assert!(x.len() == z.len() && y.len() == z.len(), "lengths");
     assert!(a.len() == b.len() && b.len() == c.len(), "channels");
-    each_plane(positions, z, |plane, z| {
-        let channel = plane % a.len();
-        let (a, b, c) = (a[channel], b[channel], c[channel]);
-        let range = plane * positions..(plane + 1) * positions;
-        for ((z, x), y) in z.iter_mut().zip(&x[range.clone()]).zip(&y[range]) {
-            *z = *x * a + *y * b + c;
-        }
-    });
+    each_plane(
+        positions,
+        z,
+        #[inline(always)]
+        |plane, z| {
+            let channel = plane % a.len();
+            let (a, b, c) = (a[channel], b[channel], c[channel]);
+            let range = plane * positions..(plane + 1) * positions;
+            for ((z, x), y) in z.iter_mut().zip(&x[range.clone()]).zip(&y[range]) {
+                *z = *x * a + *y * b + c;
+            }
+        },
+    );
 }
 
-/// For each channel, sums over images and positions of `f(x, y, channel)`, in `f64`.
+/// For each channel, sums over images and positions of `f(channel)(x, y)`, in `f64`.
 ///
 /// # Panics
 /// Where a length does not fit.
-pub fn sums<const N: usize>(
+pub fn sums<G: Fn(f32, f32) -> [f32; N], const N: usize>(
     channels: usize,
     positions: usize,
     x: &[f32],
     y: &[f32],
-    f: impl Fn(f32, f32, usize) -> [f32; N] + Sync,
+    f: impl Fn(usize) -> G + Sync,
 ) -> [Vec<f64>; N] {
     check(channels, positions, x.len());
     assert_eq!(x.len(), y.len(), "lengths");
@@ -81,19 +97,21 @@ pub fn sums<const N: usize>(
     if positions == 1 {
         for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact(channels)) {
             for (channel, (x, y)) in x.iter().zip(y).enumerate() {
-                add(channel, f(*x, *y, channel).map(f64::from));
+                add(channel, f(channel)(*x, *y).map(f64::from));
             }
         }
         return sums;
     }
     if positions == BUNDLE {
-        let parts = parts(
-            channels,
-            x,
-            y,
-            #[inline(always)]
-            |x, y| sums_of_part(channels, x, y, &f),
-        );
+        let len = part_len(channels);
+        let parts: Vec<Vec<[f64; N]>> = x
+            .par_chunks(len)
+            .zip(y.par_chunks(len))
+            .map(|(x, y)| {
+                let f = &f;
+                dispatch(RowSums { channels, x, y, f })
+            })
+            .collect();
         for part in parts {
             for (channel, terms) in part.into_iter().enumerate() {
                 add(channel, terms);
@@ -112,7 +130,7 @@ pub fn sums<const N: usize>(
                     for image in 0..images {
                         let start = (image * channels + channel) * positions;
                         let (x, y) = (&x[start..][..positions], &y[start..][..positions]);
-                        let sums = sums_of(x, y, |x, y| f(x, y, channel));
+                        let sums = sums_of(x, y, f(channel));
                         for (total, sum) in totals.iter_mut().zip(sums) {
                             *total += sum;
                         }
@@ -129,128 +147,104 @@ pub fn sums<const N: usize>(
 }
 
 /// Floats of a part of bundles, which stays in a core's own cache.
-const PART: usize = 1 << 16;
+const PART: usize = 1 << 17;
 
-/// What `work` finds in each part of bundles, in the order of memory.
-fn parts<T: Send>(
-    channels: usize,
-    x: &[f32],
-    y: &[f32],
-    work: impl Fn(&[f32], &[f32]) -> T + Sync,
-) -> Vec<T> {
+/// Floats of each part of bundles. So few rows that small terms are not lost in sums of `f32`.
+fn part_len(channels: usize) -> usize {
     let row = channels * BUNDLE;
-    // So few rows that small terms are not lost in sums of `f32`.
-    let len = (PART / row).clamp(1, 256) * row;
-    x.par_chunks(len)
-        .zip(y.par_chunks(len))
-        .map(|(x, y)| {
-            dispatch(
-                #[inline(always)]
-                || work(x, y),
-            )
-        })
-        .collect()
+    (PART / row).clamp(1, 256) * row
 }
 
 /// [`sums`] of some rows of bundles, by channel.
-#[inline(always)]
-fn sums_of_part<const N: usize>(
+struct RowSums<'a, F, const N: usize> {
     channels: usize,
-    x: &[f32],
-    y: &[f32],
-    f: impl Fn(f32, f32, usize) -> [f32; N],
-) -> Vec<[f64; N]> {
-    let mut lanes = vec![[[0.0_f32; BUNDLE]; N]; channels];
-    let row = channels * BUNDLE;
-    for (x, y) in x.chunks_exact(row).zip(y.chunks_exact(row)) {
-        let rows = x.as_chunks::<BUNDLE>().0.iter();
-        let rows = rows.zip(y.as_chunks::<BUNDLE>().0).zip(&mut lanes);
-        for (channel, ((x, y), sums)) in rows.enumerate() {
-            for lane in 0..BUNDLE {
-                let terms = f(x[lane], y[lane], channel);
-                for (sums, term) in sums.iter_mut().zip(terms) {
-                    sums[lane] += term;
+    x: &'a [f32],
+    y: &'a [f32],
+    f: F,
+}
+
+impl<F, G, const N: usize> WithSimd for RowSums<'_, F, N>
+where
+    F: Fn(usize) -> G,
+    G: Fn(f32, f32) -> [f32; N],
+{
+    type Output = Vec<[f64; N]>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<[f64; N]> {
+        simd.vectorize(
+            #[inline(always)]
+            || self.get(),
+        )
+    }
+}
+
+impl<F, G, const N: usize> RowSums<'_, F, N>
+where
+    F: Fn(usize) -> G,
+    G: Fn(f32, f32) -> [f32; N],
+{
+    // Both arrays are indexed by place and by sum: only so does the compiler see registers.
+    #[allow(clippy::needless_range_loop)]
+    #[inline(always)]
+    fn get(self) -> Vec<[f64; N]> {
+        let mut sums = vec![[[0.0_f32; BUNDLE]; N]; self.channels];
+        let row = self.channels * BUNDLE;
+        for (x, y) in self.x.chunks_exact(row).zip(self.y.chunks_exact(row)) {
+            let rows = x.as_chunks::<BUNDLE>().0.iter();
+            let rows = rows.zip(y.as_chunks::<BUNDLE>().0).zip(&mut sums);
+            for (channel, ((x, y), sums)) in rows.enumerate() {
+                let f = (self.f)(channel);
+                for lane in 0..BUNDLE {
+                    let terms = f(x[lane], y[lane]);
+                    for n in 0..N {
+                        sums[n][lane] += terms[n];
+                    }
                 }
             }
         }
+        sums.into_iter().map(|sums| sums.map(total)).collect()
     }
-    let total = |lanes: [f32; BUNDLE]| lanes.iter().map(|&lane| f64::from(lane)).sum();
-    lanes.into_iter().map(|sums| sums.map(total)).collect()
 }
 
-/// Mean and biased variance of each channel.
+/// The sum of all lanes, eight at a time.
+#[inline(always)]
+fn total(lanes: [f32; BUNDLE]) -> f64 {
+    let mut totals = [0.0_f64; 8];
+    for lanes in lanes.as_chunks::<8>().0 {
+        for (total, &lane) in totals.iter_mut().zip(lanes) {
+            *total += f64::from(lane);
+        }
+    }
+    totals.iter().sum()
+}
+
+/// Mean and biased variance of each channel. Memory is read once: distances are taken from the mean of the first
+/// image, which is near enough to that of all that no digits are lost.
 ///
 /// # Panics
 /// Where `x` is no whole number of images.
 #[must_use]
 pub fn moments(channels: usize, positions: usize, x: &[f32]) -> (Vec<f64>, Vec<f64>) {
     check(channels, positions, x.len());
-    if positions == BUNDLE {
-        return moments_of_bundles(channels, x);
-    }
     let count = (x.len() / channels.max(1)).max(1) as f64;
-    let [mut mean] = sums(channels, positions, x, x, |x, _, _| [x]);
-    for mean in &mut mean {
-        *mean /= count;
-    }
-    let centre: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
-    let [mut variance] = sums(channels, positions, x, x, |x, _, channel| {
-        let distance = x - centre[channel];
-        [distance * distance]
-    });
-    for ((variance, mean), centre) in variance.iter_mut().zip(&mean).zip(&centre) {
-        *variance = spread(*variance, *mean, *centre, count);
-    }
-    (mean, variance)
-}
-
-/// The variance of `count` values from the sum of their squared distances from `centre`, which is nearly their
-/// mean.
-fn spread(squares: f64, mean: f64, centre: f32, count: f64) -> f64 {
-    let rounding = mean - f64::from(centre);
-    (squares / count - rounding * rounding).max(0.0)
-}
-
-/// Number, means and variances of some rows of bundles.
-#[inline(always)]
-fn moments_of_part(channels: usize, x: &[f32]) -> (f64, Vec<f64>, Vec<f64>) {
-    let count = (x.len() / channels) as f64;
-    let sums = sums_of_part(channels, x, x, |x, _, _| [x]);
-    let means: Vec<f64> = sums.into_iter().map(|[sum]| sum / count).collect();
-    let centre: Vec<f32> = means.iter().map(|&mean| mean as f32).collect();
-    let squares = sums_of_part(channels, x, x, |x, _, channel| {
-        let distance = x - centre[channel];
-        [distance * distance]
-    });
-    let variances = squares
-        .into_iter()
-        .zip(means.iter().zip(&centre))
-        .map(|([squares], (mean, centre))| spread(squares, *mean, *centre, count))
+    let mean_of = |plane: &[f32]| plane.iter().sum::<f32>() / plane.len() as f32;
+    let mut centre: Vec<f32> = x
+        .chunks_exact(positions)
+        .take(channels)
+        .map(mean_of)
         .collect();
-    (count, means, variances)
-}
-
-/// [`moments`], reading memory once: means and variances of parts are joined (Chan, Golub & LeVeque 1983).
-fn moments_of_bundles(channels: usize, x: &[f32]) -> (Vec<f64>, Vec<f64>) {
-    let parts = parts(
-        channels,
-        x,
-        x,
-        #[inline(always)]
-        |x, _| moments_of_part(channels, x),
-    );
-    let (mut seen, mut mean, mut squares) = (0.0, vec![0.0; channels], vec![0.0; channels]);
-    for (count, means, variances) in parts {
-        let total = seen + count;
-        for channel in 0..channels {
-            let step = means[channel] - mean[channel];
-            mean[channel] += step * count / total;
-            squares[channel] += variances[channel] * count + step * step * seen * count / total;
-        }
-        seen = total;
-    }
-    let variance = squares.into_iter().map(|s| s / seen.max(1.0)).collect();
-    (mean, variance)
+    centre.resize(channels, 0.0);
+    let [first, second] = sums(channels, positions, x, x, |channel| {
+        let centre = centre[channel];
+        move |x, _| [x - centre, (x - centre) * (x - centre)]
+    });
+    let mean = |(sum, centre): (&f64, &f32)| f64::from(*centre) + sum / count;
+    let variance = |(squares, sum): (&f64, &f64)| (squares - sum * sum / count).max(0.0) / count;
+    (
+        first.iter().zip(&centre).map(mean).collect(),
+        second.iter().zip(&first).map(variance).collect(),
+    )
 }
 
 fn check(channels: usize, positions: usize, len: usize) {
@@ -261,6 +255,7 @@ fn check(channels: usize, positions: usize, len: usize) {
     );
 }
 
+/// Calls `work(index, plane)` for every plane.
 fn each_plane(positions: usize, y: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
     if y.is_empty() {
         return;
@@ -270,13 +265,35 @@ fn each_plane(positions: usize, y: &mut [f32], work: impl Fn(usize, &mut [f32]) 
     y.par_chunks_mut(planes * positions)
         .enumerate()
         .for_each(|(part, y)| {
-            dispatch(
-                #[inline(always)]
-                || {
-                    for (index, y) in y.chunks_exact_mut(positions).enumerate() {
-                        work(part * planes + index, y);
-                    }
-                },
-            );
+            dispatch(Planes {
+                positions,
+                first: part * planes,
+                y,
+                work: &work,
+            });
         });
+}
+
+/// Some planes of [`each_plane`].
+struct Planes<'a, F> {
+    positions: usize,
+    first: usize,
+    y: &'a mut [f32],
+    work: &'a F,
+}
+
+impl<F: Fn(usize, &mut [f32])> WithSimd for Planes<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                for (index, y) in self.y.chunks_exact_mut(self.positions).enumerate() {
+                    (self.work)(self.first + index, y);
+                }
+            },
+        );
+    }
 }

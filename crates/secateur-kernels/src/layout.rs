@@ -77,6 +77,16 @@ pub fn to_bundles(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
     }
 }
 
+/// Some channels of a bundle.
+struct Part<'a> {
+    /// The bundle.
+    x: &'a [f32],
+    /// The first channel.
+    first: usize,
+    /// For each image the planes of those channels.
+    planes: Vec<&'a mut [f32]>,
+}
+
 /// Brings bundles back into planes `[images, channels, positions]`.
 ///
 /// # Panics
@@ -89,7 +99,7 @@ pub fn to_planes(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
     let block = channels * BUNDLE;
     // Channels of a part.
     let count = (1024 / positions).clamp(1, channels);
-    let mut parts: Vec<(&[f32], usize, Vec<&mut [f32]>)> = Vec::new();
+    let mut parts: Vec<Part<'_>> = Vec::new();
     for (x, y) in x
         .chunks_exact(image * BUNDLE)
         .zip(y.chunks_exact_mut(image * BUNDLE))
@@ -98,13 +108,22 @@ pub fn to_planes(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
         for image in y.chunks_exact_mut(image) {
             for (part, planes) in image.chunks_mut(count * positions).enumerate() {
                 if parts.len() <= first + part {
-                    parts.push((x, part * count, Vec::with_capacity(BUNDLE)));
+                    parts.push(Part {
+                        x,
+                        first: part * count,
+                        planes: Vec::with_capacity(BUNDLE),
+                    });
                 }
-                parts[first + part].2.push(planes);
+                parts[first + part].planes.push(planes);
             }
         }
     }
-    parts.into_par_iter().for_each(|(x, first, mut planes)| {
+    parts.into_par_iter().for_each(|part| {
+        let Part {
+            x,
+            first,
+            mut planes,
+        } = part;
         let len = planes.first().map_or(0, |planes| planes.len());
         with_scratch(|scratch| {
             let turned = scratch.planes.floats(BUNDLE * len);

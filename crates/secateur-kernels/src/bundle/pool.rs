@@ -5,6 +5,7 @@ use crate::layout::BUNDLE;
 use crate::level::dispatch;
 use crate::pool::PoolShape;
 use crate::scratch::{with_scratch, with_shared};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Positions of a part.
@@ -21,7 +22,7 @@ pub(crate) fn max_forward(shape: &PoolShape, channels: usize, x: &[f32], y: &mut
         x,
         y,
         #[inline(always)]
-        |_, pairs, x, y| {
+        |_, pairs, x, y, _| {
             let Some((first, rest)) = pairs.split_first() else {
                 return y.fill(f32::NEG_INFINITY);
             };
@@ -54,7 +55,7 @@ pub(crate) fn max_backward(
             dy,
             dx,
             #[inline(always)]
-            |bundle, pairs, dy, dx| {
+            |bundle, pairs, dy, dx, _| {
                 dx.fill(0.0);
                 for pair in pairs {
                     let own = pair.tap as f32;
@@ -77,24 +78,21 @@ fn find_largest(window: &Correlation, channels: usize, x: &[f32], taps: &mut [f3
         x,
         taps,
         #[inline(always)]
-        |_, pairs, x, taps| {
+        |_, pairs, x, taps, largest| {
             let Some((first, rest)) = pairs.split_first() else {
                 return taps.fill(NONE);
             };
             taps.fill(first.tap as f32);
-            with_scratch(|scratch| {
-                let largest = scratch.sums.floats(taps.len());
-                largest.copy_from_slice(row(x, first.place, taps.len()));
-                for pair in rest {
-                    let own = pair.tap as f32;
-                    let x = row(x, pair.place, taps.len());
-                    for ((largest, x), tap) in largest.iter_mut().zip(x).zip(&mut *taps) {
-                        let wins = (*x > *largest) | (x.is_nan() & !largest.is_nan());
-                        *largest = if wins { *x } else { *largest };
-                        *tap = if wins { own } else { *tap };
-                    }
+            largest.copy_from_slice(row(x, first.place, taps.len()));
+            for pair in rest {
+                let own = pair.tap as f32;
+                let x = row(x, pair.place, taps.len());
+                for ((largest, x), tap) in largest.iter_mut().zip(x).zip(&mut *taps) {
+                    let wins = (*x > *largest) | (x.is_nan() & !largest.is_nan());
+                    *largest = if wins { *x } else { *largest };
+                    *tap = if wins { own } else { *tap };
                 }
-            });
+            }
         },
     );
 }
@@ -140,34 +138,69 @@ pub(crate) fn average_backward(channels: usize, positions: usize, dy: &[f32], dx
     });
 }
 
-/// Calls `work(bundle, what the position reads, the bundle's source, target)` for each position of the target.
+/// Calls `work(bundle, what the position reads, the bundle's source, target, as much memory)` for each position
+/// of the target.
 fn each_position(
     window: &Correlation,
     channels: usize,
     source: &[f32],
     target: &mut [f32],
-    work: impl Fn(usize, &[Pair], &[f32], &mut [f32]) + Sync,
+    work: impl Fn(usize, &[Pair], &[f32], &mut [f32], &mut [f32]) + Sync,
 ) {
-    let positions = window.positions();
-    let row = channels * BUNDLE;
-    let image = window.places() * row;
-    let pairs: Vec<Vec<Pair>> = (0..positions)
+    let pairs: Vec<Vec<Pair>> = (0..window.positions())
         .map(|position| window.pairs(position).collect())
         .collect();
+    let row = channels * BUNDLE;
     target
         .par_chunks_mut(POSITIONS * row)
         .enumerate()
         .for_each(|(part, target)| {
-            dispatch(
-                #[inline(always)]
-                || {
-                    for (point, target) in target.chunks_exact_mut(row).enumerate() {
-                        let point = part * POSITIONS + point;
-                        let bundle = point / positions;
-                        let source = &source[bundle * image..][..image];
-                        work(bundle, &pairs[point % positions], source, target);
-                    }
-                },
-            );
+            with_scratch(|scratch| {
+                dispatch(Positions {
+                    pairs: &pairs,
+                    first: part * POSITIONS,
+                    row,
+                    image: window.places() * row,
+                    source,
+                    target,
+                    spare: scratch.sums.floats(row),
+                    work: &work,
+                });
+            });
         });
+}
+
+/// Some positions of [`each_position`].
+struct Positions<'a, F> {
+    pairs: &'a [Vec<Pair>],
+    /// The first position, over all bundles.
+    first: usize,
+    /// Floats of a position, and of the source of a bundle.
+    row: usize,
+    image: usize,
+    source: &'a [f32],
+    target: &'a mut [f32],
+    spare: &'a mut [f32],
+    work: &'a F,
+}
+
+impl<F: Fn(usize, &[Pair], &[f32], &mut [f32], &mut [f32])> WithSimd for Positions<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                let positions = self.pairs.len();
+                for (index, target) in self.target.chunks_exact_mut(self.row).enumerate() {
+                    let point = self.first + index;
+                    let bundle = point / positions;
+                    let source = &self.source[bundle * self.image..][..self.image];
+                    let pairs = &self.pairs[point % positions];
+                    (self.work)(bundle, pairs, source, target, self.spare);
+                }
+            },
+        );
+    }
 }

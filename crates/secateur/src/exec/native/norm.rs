@@ -87,8 +87,9 @@ pub(super) fn backward(
         .collect();
     let (centre, steepness) = (narrow(&mean), narrow(&inverse));
     // Sums of dy and of dy * x_hat: the gradients of bias and scale.
-    let [d_bias, d_scale] = channel::sums(channels, positions, dy, x, |g, x, c| {
-        [g, g * ((x - centre[c]) * steepness[c])]
+    let [d_bias, d_scale] = channel::sums(channels, positions, dy, x, |channel| {
+        let (centre, steepness) = (centre[channel], steepness[channel]);
+        move |g, x| [g, g * ((x - centre) * steepness)]
     });
     let mut gradients: InputGradients = vec![None; wanted.len()];
     if wanted.first() == Some(&true) {

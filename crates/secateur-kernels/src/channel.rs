@@ -89,6 +89,9 @@ pub fn sums<G: Fn(f32, f32) -> [f32; N], const N: usize>(
     check(channels, positions, x.len());
     assert_eq!(x.len(), y.len(), "lengths");
     let mut sums = [(); N].map(|()| vec![0.0; channels]);
+    if x.is_empty() {
+        return sums;
+    }
     let mut add = |channel: usize, terms: [f64; N]| {
         for (sums, term) in sums.iter_mut().zip(terms) {
             sums[channel] += term;
@@ -219,32 +222,52 @@ fn total(lanes: [f32; BUNDLE]) -> f64 {
     totals.iter().sum()
 }
 
-/// Mean and biased variance of each channel. Memory is read once: distances are taken from the mean of the first
-/// image, which is near enough to that of all that no digits are lost.
+/// Mean and biased variance of each channel.
+///
+/// Distances are taken from the mean of the first plane, in one reading of memory. Where that turns out to be so
+/// far from the mean that digits would be lost, they are taken again, from the mean.
 ///
 /// # Panics
 /// Where `x` is no whole number of images.
 #[must_use]
 pub fn moments(channels: usize, positions: usize, x: &[f32]) -> (Vec<f64>, Vec<f64>) {
     check(channels, positions, x.len());
-    let count = (x.len() / channels.max(1)).max(1) as f64;
+    if x.is_empty() {
+        return (vec![0.0; channels], vec![0.0; channels]);
+    }
     let mean_of = |plane: &[f32]| plane.iter().sum::<f32>() / plane.len() as f32;
-    let mut centre: Vec<f32> = x
-        .chunks_exact(positions)
-        .take(channels)
-        .map(mean_of)
-        .collect();
-    centre.resize(channels, 0.0);
+    let planes = x.chunks_exact(positions).take(channels);
+    let (mean, variance, is_near) =
+        moments_about(&planes.map(mean_of).collect::<Vec<_>>(), positions, x);
+    if is_near {
+        return (mean, variance);
+    }
+    let centre: Vec<f32> = mean.iter().map(|&mean| mean as f32).collect();
+    let (mean, variance, _) = moments_about(&centre, positions, x);
+    (mean, variance)
+}
+
+/// How much larger the square of the distance between centre and mean may be than the variance.
+const NEAR: f64 = 1e2;
+
+/// Mean and variance from distances to `centre`, and whether that is near the mean.
+fn moments_about(centre: &[f32], positions: usize, x: &[f32]) -> (Vec<f64>, Vec<f64>, bool) {
+    let channels = centre.len();
+    let count = (x.len() / channels) as f64;
     let [first, second] = sums(channels, positions, x, x, |channel| {
         let centre = centre[channel];
         move |x, _| [x - centre, (x - centre) * (x - centre)]
     });
-    let mean = |(sum, centre): (&f64, &f32)| f64::from(*centre) + sum / count;
-    let variance = |(squares, sum): (&f64, &f64)| (squares - sum * sum / count).max(0.0) / count;
-    (
-        first.iter().zip(&centre).map(mean).collect(),
-        second.iter().zip(&first).map(variance).collect(),
-    )
+    let mut is_near = true;
+    let (mut mean, mut variance) = (Vec::with_capacity(channels), Vec::with_capacity(channels));
+    for ((sum, squares), centre) in first.iter().zip(&second).zip(centre) {
+        let (distance, square) = (sum / count, squares / count);
+        let spread = (square - distance * distance).max(0.0);
+        is_near &= distance * distance <= NEAR * spread;
+        mean.push(f64::from(*centre) + distance);
+        variance.push(spread);
+    }
+    (mean, variance, is_near)
 }
 
 fn check(channels: usize, positions: usize, len: usize) {

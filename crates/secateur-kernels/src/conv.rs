@@ -87,7 +87,8 @@ impl ConvShape {
 /// `y = w * x + bias`.
 ///
 /// # Panics
-/// Where a length is not that of the shape.
+/// Where a length is not that of the shape, groups do not divide the channels, or images do not fill the bundles
+/// of [`Layout::Bundles`].
 pub fn forward(
     layout: Layout,
     shape: &ConvShape,
@@ -97,6 +98,10 @@ pub fn forward(
     y: &mut [f32],
 ) {
     shape.check(layout, x.len(), w.len(), y.len());
+    assert!(
+        bias.is_none_or(|bias| bias.len() == shape.output[0]),
+        "length of the bias"
+    );
     if shape.is_empty() {
         return;
     }
@@ -113,7 +118,8 @@ pub fn forward(
 /// `dx = dL/dx`, given `dy = dL/dy`.
 ///
 /// # Panics
-/// Where a length is not that of the shape.
+/// Where a length is not that of the shape, groups do not divide the channels, or images do not fill the bundles
+/// of [`Layout::Bundles`].
 pub fn backward_data(layout: Layout, shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     shape.check(layout, dx.len(), w.len(), dy.len());
     if shape.is_empty() {
@@ -153,7 +159,8 @@ pub fn backward_data(layout: Layout, shape: &ConvShape, w: &[f32], dy: &[f32], d
 /// `dw = dL/dw`, given `dy = dL/dy`.
 ///
 /// # Panics
-/// Where a length is not that of the shape.
+/// Where a length is not that of the shape, groups do not divide the channels, or images do not fill the bundles
+/// of [`Layout::Bundles`].
 pub fn backward_weight(layout: Layout, shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     shape.check(layout, x.len(), dw.len(), dy.len());
     if shape.is_empty() {

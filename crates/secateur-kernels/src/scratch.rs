@@ -5,6 +5,7 @@ use std::cell::RefCell;
 
 /// Floats that a thread keeps at most in one buffer between calls.
 const KEPT: usize = 16 << 20;
+
 /// A buffer that grows to what is asked of it. What it holds is left over from former uses.
 #[derive(Default)]
 pub(crate) struct Buffer(Aligned);

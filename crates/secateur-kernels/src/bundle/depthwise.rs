@@ -10,7 +10,7 @@ use std::ops::Range;
 /// Positions of a part.
 const POSITIONS: usize = 16;
 /// Channels whose sums are gathered together.
-const CHANNELS: usize = 4;
+const CHANNELS: usize = 8;
 /// Positions after which sums are emptied, before they grow so large that small terms are lost.
 const RUN: usize = 256;
 
@@ -22,14 +22,12 @@ pub(super) fn correlate(
     bias: Option<&[f32]>,
     target: &mut [f32],
 ) {
-    let pairs = pairs(correlation);
     target
         .par_chunks_mut(POSITIONS * correlation.groups * BUNDLE)
         .enumerate()
         .for_each(|(part, target)| {
             dispatch(Forward {
                 correlation,
-                pairs: &pairs,
                 first: part * POSITIONS,
                 x,
                 w,
@@ -39,16 +37,9 @@ pub(super) fn correlate(
         });
 }
 
-fn pairs(correlation: &Correlation) -> Vec<Vec<Pair>> {
-    (0..correlation.positions())
-        .map(|position| correlation.pairs(position).collect())
-        .collect()
-}
-
 /// Some positions of all channels.
 struct Forward<'a> {
     correlation: &'a Correlation,
-    pairs: &'a [Vec<Pair>],
     /// The first position, over all bundles.
     first: usize,
     x: &'a [f32],
@@ -67,16 +58,19 @@ impl WithSimd for Forward<'_> {
         let image = self.correlation.places() * channels * vectors;
         let (x, _) = S::as_simd_f32s(self.x);
         let (target, _) = S::as_mut_simd_f32s(self.target);
+        let positions = self.correlation.positions();
+        let mut pairs: Vec<Pair> = Vec::new();
         for (point, target) in target.chunks_exact_mut(channels * vectors).enumerate() {
             let point = self.first + point;
-            let x = &x[point / self.pairs.len() * image..][..image];
-            let pairs = &self.pairs[point % self.pairs.len()];
+            let x = &x[point / positions * image..][..image];
+            pairs.clear();
+            pairs.extend(self.correlation.pairs(point % positions));
             for (channel, target) in target.chunks_exact_mut(vectors).enumerate() {
                 let w = &self.w[channel * taps..][..taps];
                 let start = self.bias.map_or(0.0, |bias| bias[channel]);
                 for (vector, target) in target.iter_mut().enumerate() {
                     let mut sum = simd.splat_f32s(start);
-                    for pair in pairs {
+                    for pair in &pairs {
                         let x = x[(pair.place * channels + channel) * vectors + vector];
                         sum = simd.mul_add_e_f32s(simd.splat_f32s(w[pair.tap]), x, sum);
                     }
@@ -90,14 +84,12 @@ impl WithSimd for Forward<'_> {
 /// `dw[channel][tap] = sum over positions and images of dy[position][channel] * x[place][channel]`.
 pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let taps = correlation.taps();
-    let pairs = pairs(correlation);
     dw.par_chunks_mut(CHANNELS * taps)
         .enumerate()
         .for_each(|(part, dw)| {
             let first = part * CHANNELS;
             let sums = dispatch(Gradient {
                 correlation,
-                pairs: &pairs,
                 channels: first..first + dw.len() / taps,
                 x,
                 dy,
@@ -111,7 +103,6 @@ pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mu
 /// The sums of some channels, over all positions.
 struct Gradient<'a> {
     correlation: &'a Correlation,
-    pairs: &'a [Vec<Pair>],
     channels: Range<usize>,
     x: &'a [f32],
     dy: &'a [f32],
@@ -128,15 +119,16 @@ impl WithSimd for Gradient<'_> {
         let own = self.channels.start * vectors..self.channels.end * vectors;
         let ((x, _), (dy, _)) = (S::as_simd_f32s(self.x), S::as_simd_f32s(self.dy));
         let image = self.correlation.places() * row;
+        let positions = self.correlation.positions();
         // `[tap][channel][vector]`
         let mut sums = vec![simd.splat_f32s(0.0); taps * own.len()];
         let mut totals = vec![0.0; self.channels.len() * taps];
         for (run, dy) in dy.chunks(RUN * row).enumerate() {
             for (point, dy) in dy.chunks_exact(row).enumerate() {
                 let point = run * RUN + point;
-                let x = &x[point / self.pairs.len() * image..][..image];
+                let x = &x[point / positions * image..][..image];
                 let dy = &dy[own.clone()];
-                for pair in &self.pairs[point % self.pairs.len()] {
+                for pair in self.correlation.pairs(point % positions) {
                     let x = &x[pair.place * row..][own.clone()];
                     let sums = &mut sums[pair.tap * own.len()..][..own.len()];
                     for ((sum, &x), &dy) in sums.iter_mut().zip(x).zip(dy) {

@@ -126,14 +126,46 @@ impl Correlation {
     }
 
     /// What a position of the target reads.
-    pub(super) fn pairs(&self, position: usize) -> impl Iterator<Item = Pair> {
+    pub(super) fn pairs(&self, position: usize) -> Pairs<'_> {
         let [y, x] = [position / self.target[1], position % self.target[1]];
-        let (rows, columns) = (&self.axes[0][y], &self.axes[1][x]);
-        rows.iter().flat_map(move |(tap_y, y)| {
-            columns.iter().map(move |(tap_x, x)| Pair {
-                tap: tap_y * self.kernel[1] + tap_x,
-                place: y * self.source[1] + x,
-            })
+        Pairs {
+            rows: &self.axes[0][y],
+            columns: &self.axes[1][x],
+            next: (0, 0),
+            taps: self.kernel[1],
+            places: self.source[1],
+        }
+    }
+}
+
+/// The taps at a position and the places where they read, which are not kept for all positions: a window may be as
+/// large as the plane.
+#[derive(Clone, Debug)]
+pub(super) struct Pairs<'a> {
+    rows: &'a [(usize, usize)],
+    columns: &'a [(usize, usize)],
+    next: (usize, usize),
+    /// Taps, and places of the source, of a row.
+    taps: usize,
+    places: usize,
+}
+
+impl Iterator for Pairs<'_> {
+    type Item = Pair;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Pair> {
+        let (row, column) = self.next;
+        let (tap_x, x) = *self.columns.get(column)?;
+        let (tap_y, y) = *self.rows.get(row)?;
+        self.next = if column + 1 < self.columns.len() {
+            (row, column + 1)
+        } else {
+            (row + 1, 0)
+        };
+        Some(Pair {
+            tap: tap_y * self.taps + tap_x,
+            place: y * self.places + x,
         })
     }
 }

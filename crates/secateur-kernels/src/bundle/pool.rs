@@ -1,6 +1,6 @@
 //! Pooling of bundles.
 
-use super::geometry::{Correlation, Pair};
+use super::geometry::{Correlation, Pairs};
 use crate::layout::BUNDLE;
 use crate::level::dispatch;
 use crate::pool::PoolShape;
@@ -22,12 +22,12 @@ pub(crate) fn max_forward(shape: &PoolShape, channels: usize, x: &[f32], y: &mut
         x,
         y,
         #[inline(always)]
-        |_, pairs, x, y, _| {
-            let Some((first, rest)) = pairs.split_first() else {
+        |_, mut pairs, x, y, _| {
+            let Some(first) = pairs.next() else {
                 return y.fill(f32::NEG_INFINITY);
             };
             y.copy_from_slice(row(x, first.place, y.len()));
-            for pair in rest {
+            for pair in pairs {
                 let x = row(x, pair.place, y.len());
                 for (y, x) in y.iter_mut().zip(x) {
                     *y = if (*x > *y) | x.is_nan() { *x } else { *y };
@@ -78,13 +78,13 @@ fn find_largest(window: &Correlation, channels: usize, x: &[f32], taps: &mut [f3
         x,
         taps,
         #[inline(always)]
-        |_, pairs, x, taps, largest| {
-            let Some((first, rest)) = pairs.split_first() else {
+        |_, mut pairs, x, taps, largest| {
+            let Some(first) = pairs.next() else {
                 return taps.fill(NONE);
             };
             taps.fill(first.tap as f32);
             largest.copy_from_slice(row(x, first.place, taps.len()));
-            for pair in rest {
+            for pair in pairs {
                 let own = pair.tap as f32;
                 let x = row(x, pair.place, taps.len());
                 for ((largest, x), tap) in largest.iter_mut().zip(x).zip(&mut *taps) {
@@ -145,11 +145,8 @@ fn each_position(
     channels: usize,
     source: &[f32],
     target: &mut [f32],
-    work: impl Fn(usize, &[Pair], &[f32], &mut [f32], &mut [f32]) + Sync,
+    work: impl Fn(usize, Pairs<'_>, &[f32], &mut [f32], &mut [f32]) + Sync,
 ) {
-    let pairs: Vec<Vec<Pair>> = (0..window.positions())
-        .map(|position| window.pairs(position).collect())
-        .collect();
     let row = channels * BUNDLE;
     target
         .par_chunks_mut(POSITIONS * row)
@@ -157,7 +154,7 @@ fn each_position(
         .for_each(|(part, target)| {
             with_scratch(|scratch| {
                 dispatch(Positions {
-                    pairs: &pairs,
+                    window,
                     first: part * POSITIONS,
                     row,
                     image: window.places() * row,
@@ -172,7 +169,7 @@ fn each_position(
 
 /// Some positions of [`each_position`].
 struct Positions<'a, F> {
-    pairs: &'a [Vec<Pair>],
+    window: &'a Correlation,
     /// The first position, over all bundles.
     first: usize,
     /// Floats of a position, and of the source of a bundle.
@@ -184,7 +181,7 @@ struct Positions<'a, F> {
     work: &'a F,
 }
 
-impl<F: Fn(usize, &[Pair], &[f32], &mut [f32], &mut [f32])> WithSimd for Positions<'_, F> {
+impl<F: Fn(usize, Pairs<'_>, &[f32], &mut [f32], &mut [f32])> WithSimd for Positions<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -192,12 +189,12 @@ impl<F: Fn(usize, &[Pair], &[f32], &mut [f32], &mut [f32])> WithSimd for Positio
         simd.vectorize(
             #[inline(always)]
             || {
-                let positions = self.pairs.len();
+                let positions = self.window.positions();
                 for (index, target) in self.target.chunks_exact_mut(self.row).enumerate() {
                     let point = self.first + index;
                     let bundle = point / positions;
                     let source = &self.source[bundle * self.image..][..self.image];
-                    let pairs = &self.pairs[point % positions];
+                    let pairs = self.window.pairs(point % positions);
                     (self.work)(bundle, pairs, source, target, self.spare);
                 }
             },

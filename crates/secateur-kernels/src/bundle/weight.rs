@@ -12,7 +12,6 @@ use crate::tile::TileSize;
 use crate::transpose::transpose;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Positions of a block.
@@ -31,12 +30,10 @@ pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mu
     with_shared(points * plan.point, |turned| {
         with_shared(plan.shares * plan.sums_len(), |sums| {
             plan.turn(dy, turned);
-            let blocks = plan.blocks();
             plan.divide(sums).into_par_iter().for_each(|part| {
                 with_scratch(|scratch| {
                     level::dispatch(Work {
                         plan: &plan,
-                        blocks: &blocks,
                         x,
                         dy: turned,
                         part,
@@ -70,6 +67,37 @@ struct Block {
     places: Vec<usize>,
     /// For each tap the indices of such places, and the positions that they meet.
     taps: Vec<Vec<Pair>>,
+    /// For each place the block that read it last, and its index there.
+    seen: Vec<(usize, usize)>,
+}
+
+impl Block {
+    fn new(correlation: &Correlation) -> Self {
+        Self {
+            places: Vec::new(),
+            taps: vec![Vec::new(); correlation.taps()],
+            seen: vec![(usize::MAX, 0); correlation.bundles * correlation.places()],
+        }
+    }
+
+    /// Becomes block `index`, of those positions of all bundles.
+    fn become_next(&mut self, correlation: &Correlation, index: usize, points: Range<usize>) {
+        self.places.clear();
+        self.taps.iter_mut().for_each(Vec::clear);
+        let (positions, places) = (correlation.positions(), correlation.places());
+        for place in points {
+            let first = place / positions * places;
+            for pair in correlation.pairs(place % positions) {
+                let source = first + pair.place;
+                if self.seen[source].0 != index {
+                    self.seen[source] = (index, self.places.len());
+                    self.places.push(source);
+                }
+                let tap = self.seen[source].1;
+                self.taps[pair.tap].push(Pair { tap, place });
+            }
+        }
+    }
 }
 
 /// Sums of some panels of a group.
@@ -122,32 +150,6 @@ impl<'a> Plan<'a> {
                     }
                 }
             });
-    }
-
-    fn blocks(&self) -> Vec<Block> {
-        let c = self.correlation;
-        let (positions, places) = (c.positions(), c.places());
-        ranges(c.bundles * positions, POINTS)
-            .map(|points| {
-                let mut block = Block {
-                    places: Vec::new(),
-                    taps: vec![Vec::new(); c.taps()],
-                };
-                let mut indices = BTreeMap::new();
-                for place in points {
-                    let bundle = place / positions;
-                    for pair in c.pairs(place % positions) {
-                        let source = bundle * places + pair.place;
-                        let tap = *indices.entry(source).or_insert_with(|| {
-                            block.places.push(source);
-                            block.places.len() - 1
-                        });
-                        block.taps[pair.tap].push(Pair { tap, place });
-                    }
-                }
-                block
-            })
-            .collect()
     }
 
     fn divide<'s>(&self, sums: &'s mut [f32]) -> Vec<Part<'s>> {
@@ -225,7 +227,6 @@ impl<'a> Plan<'a> {
 
 struct Work<'a> {
     plan: &'a Plan<'a>,
-    blocks: &'a [Block],
     x: &'a [f32],
     dy: &'a [f32],
     part: Part<'a>,
@@ -240,10 +241,12 @@ impl WithSimd for Work<'_> {
         let plan = self.plan;
         let c = plan.correlation;
         let dy = &self.dy[self.part.group * BUNDLE * plan.columns..];
-        let n = self.blocks.len();
+        let points = c.bundles * c.positions();
         let share = self.part.share;
-        let blocks = &self.blocks[share * n / plan.shares..(share + 1) * n / plan.shares];
-        for (index, block) in blocks.iter().enumerate() {
+        let own = share * points / plan.shares..(share + 1) * points / plan.shares;
+        let mut block = Block::new(c);
+        for (index, first) in own.clone().step_by(POINTS).enumerate() {
+            block.become_next(c, index, first..(first + POINTS).min(own.end));
             for (panel, sums) in plan.panels[self.part.panels.clone()]
                 .iter()
                 .zip(&mut self.part.sums)

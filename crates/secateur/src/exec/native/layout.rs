@@ -74,32 +74,47 @@ pub(super) fn layout_of(
     let Ok(shape) = operands.shape(0) else {
         return Layout::Planes;
     };
-    let fits = Layout::Bundles.fits(images) && images > 0 && is_batch(out_shape);
+    if images == 0 || !Layout::Bundles.fits(images) || !is_batch(out_shape) || !is_batch(shape) {
+        return Layout::Planes;
+    }
     let can = match &operands.node.op {
         // Worth turning their input for.
-        Op::Conv(_) | Op::MaxPool(_) | Op::GlobalAveragePool => is_batch(shape),
-        Op::Gemm { .. } => is_batch(shape) && dense_shape(operands).is_some(),
+        Op::Conv(attrs) => has_wide_groups(operands, attrs.groups),
+        Op::MaxPool(attrs) => attrs.kernel[0].saturating_mul(attrs.kernel[1]) <= LARGEST_WINDOW,
+        Op::GlobalAveragePool => true,
+        Op::Gemm { .. } => dense_shape(operands).is_some(),
         _ if !comes_in_bundles => false,
         Op::BatchNormalization { .. }
         | Op::Activation(_)
         | Op::Clip { .. }
         | Op::Dropout { .. }
-        | Op::Identity => is_batch(shape),
+        | Op::Identity => true,
         Op::Arithmetic(operation) => can_combine(operands, *operation, out_shape),
         Op::Concat { axis } => operands
             .axis(*axis, out_shape.len())
             .is_ok_and(|axis| axis == 1),
         // One place for each channel stays one place.
         Op::Flatten { .. } | Op::Reshape { .. } | Op::Squeeze { .. } | Op::Unsqueeze { .. } => {
-            is_batch(shape) && shape[1] == out_shape[1] && shape[2..].iter().product::<usize>() == 1
+            shape[1] == out_shape[1] && shape[2..].iter().product::<usize>() == 1
         }
         _ => false,
     };
-    if fits && can {
-        Layout::Bundles
-    } else {
-        Layout::Planes
-    }
+    if can { Layout::Bundles } else { Layout::Planes }
+}
+
+/// Taps of a pooling window that are told apart as `f32` numbers.
+const LARGEST_WINDOW: usize = 1 << 20;
+/// Outputs of a group that fill half a register: with fewer, gradients of the weight take several times the
+/// memory of the output.
+const NARROWEST: usize = 8;
+
+/// Whether the groups of a convolution have enough outputs, or are single channels, which have kernels of their own.
+fn has_wide_groups(operands: Operands<'_>, groups: usize) -> bool {
+    let Ok(&[outputs, group_in, ..]) = operands.shape(1) else {
+        return false;
+    };
+    let is_depthwise = group_in == 1 && outputs == groups;
+    groups <= 1 || is_depthwise || outputs / groups >= NARROWEST
 }
 
 /// Whether two operands meet element by element, or channel by channel in a way that kernels have.
@@ -114,5 +129,38 @@ fn can_combine(operands: Operands<'_>, operation: Arithmetic, out_shape: &[usize
         }
         (Spread::Channel { .. }, Spread::Same) => operation == Arithmetic::Mul,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::graph::{infer, samples};
+    use std::collections::BTreeMap;
+
+    /// The orders of all nodes of VGG-16, by name of the operator.
+    fn layouts(images: usize) -> Vec<(&'static str, Layout)> {
+        let graph = samples::vgg16_features();
+        let shape = vec![images, 3, 32, 32];
+        let input = BTreeMap::from([(graph.inputs[0].name.clone(), shape)]);
+        let inferred = infer(&graph, &input).unwrap();
+        let layout = |node| {
+            let operands = Operands::new(&graph, &inferred, node);
+            let out_shape = &inferred.shapes[&node.outputs[0]];
+            let layout = layout_of(operands, out_shape, images, true);
+            (node.op.name(), layout)
+        };
+        graph.nodes.iter().map(layout).collect()
+    }
+
+    #[test]
+    fn whole_bundles_are_computed_as_such() {
+        for (op, layout) in layouts(64) {
+            assert_eq!(layout, Layout::Bundles, "{op}");
+        }
+        for (op, layout) in layouts(33) {
+            assert_eq!(layout, Layout::Planes, "{op}");
+        }
     }
 }

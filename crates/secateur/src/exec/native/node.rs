@@ -187,10 +187,6 @@ pub(super) fn backward(
             None => burn(),
         },
         Op::BatchNormalization { epsilon, .. } => {
-            let has_statistics = call.batch_norm == BatchNormMode::Stored;
-            if has_statistics && wanted.iter().skip(3).any(|&wanted| wanted) {
-                return burn();
-            }
             norm::backward(call, *epsilon, saved, gradient, wanted)
         }
         Op::Activation(activation) => {

@@ -122,7 +122,18 @@ pub(super) fn backward(
         }
         gradients[0] = Some(call.buffered(array.shape(), dx)?);
     }
-    for (slot, sums) in [(1, &d_scale), (2, &d_bias)] {
+    // Stored statistics are read like weights: y = scale (x - mean) / sqrt(variance + epsilon) + bias.
+    let is_stored = call.batch_norm == BatchNormMode::Stored;
+    let by_statistic = |sums: &[f64], factor: &dyn Fn(usize) -> f64| -> Vec<f64> {
+        let sums = sums.iter().enumerate();
+        sums.map(|(c, sum)| -f64::from(scale[c]) * factor(c) * sum)
+            .collect()
+    };
+    let d_mean = by_statistic(&d_bias, &|c| inverse[c]);
+    let d_variance = by_statistic(&d_scale, &|c| 0.5 * inverse[c] * inverse[c]);
+    let statistics = [(3, &d_mean), (4, &d_variance)];
+    let statistics = statistics.into_iter().filter(|_| is_stored);
+    for (slot, sums) in [(1, &d_scale), (2, &d_bias)].into_iter().chain(statistics) {
         if wanted.get(slot) == Some(&true) {
             gradients[slot] = Some(call.array(&[channels], narrow(sums))?);
         }

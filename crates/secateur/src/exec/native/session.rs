@@ -8,7 +8,7 @@ use crate::exec::plan::{
 };
 use crate::exec::taps::Taps;
 use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
-use crate::graph::{Graph, Node, Operands};
+use crate::graph::{Graph, Node, Op, Operands};
 use crate::tensor::{Floats, Tensor};
 use ::burn::tensor::Device;
 use ndarray::{ArrayD, IxDyn};
@@ -305,7 +305,11 @@ impl NativeSession {
             return Ok(());
         };
         let layout = record.layouts.remove(output).unwrap_or_default();
-        let value = self.turned(value, layout)?;
+        // Slopes of activations are read off their output.
+        let value = match node.op {
+            Op::Activation(_) => self.turned(value, layout)?,
+            _ => value,
+        };
         self.lay(plan, &mut record.values, node, layout)?;
         let inputs = self.inputs(plan, &record.values, node, layout)?;
         let wanted: Vec<bool> = node
@@ -414,8 +418,11 @@ impl Session for NativeSession {
         for name in &self.trainable {
             let shape = self.graph.initializers.get(name);
             let shape = shape.map_or(&[][..], Tensor::shape);
-            let gradient = gradients.remove(name).map(|gradient| gradient.array);
-            by_name.insert(name.clone(), gradient.unwrap_or_else(|| zeros(shape)));
+            let gradient = match gradients.remove(name) {
+                Some(gradient) => self.turned(gradient, Layout::Planes)?.array,
+                None => zeros(shape),
+            };
+            by_name.insert(name.clone(), gradient);
         }
         self.plan = Some(plan);
         Ok(by_name)

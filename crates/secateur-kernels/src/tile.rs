@@ -89,14 +89,19 @@ pub(crate) struct Tile<'a> {
     pub former: Former,
 }
 
-impl Tile<'_> {
-    /// Computes a tile of that size, which the instruction set must have.
+/// A product whose sums fit the registers.
+pub(crate) trait InRegisters: Sized {
+    /// Computes `ROWS` rows of so many vectors.
+    fn compute<S: Simd, const ROWS: usize, const VECTORS: usize>(self, simd: S);
+
+    /// Computes a tile of that many rows, which the instruction set must have, and of `width` floats: the
+    /// width of a tile, or half of it.
     #[inline(always)]
-    pub(crate) fn run<S: Simd>(self, simd: S, rows: usize, width: usize) {
+    fn run<S: Simd>(self, simd: S, rows: usize, width: usize) {
         macro_rules! run {
             ($($rows:literal)*) => {
                 match rows {
-                    $($rows => self.run_rows::<S, $rows>(simd, width),)*
+                    $($rows => run_rows::<S, Self, $rows>(simd, self, width),)*
                     _ => unreachable!("no tile has {rows} rows"),
                 }
             };
@@ -107,27 +112,36 @@ impl Tile<'_> {
             run!(1 2 3 4 5 6)
         }
     }
+}
 
-    #[inline(always)]
-    fn run_rows<S: Simd, const ROWS: usize>(self, simd: S, width: usize) {
-        let is_full = width == TileSize::of::<S>().width;
-        match (S::IS_SCALAR, is_full) {
-            (true, true) => simd.vectorize(Sized::<ROWS, 8>(self)),
-            (true, false) => simd.vectorize(Sized::<ROWS, 4>(self)),
-            (false, true) => simd.vectorize(Sized::<ROWS, 2>(self)),
-            (false, false) => simd.vectorize(Sized::<ROWS, 1>(self)),
-        }
+#[inline(always)]
+fn run_rows<S: Simd, P: InRegisters, const ROWS: usize>(simd: S, product: P, width: usize) {
+    let is_full = width == TileSize::of::<S>().width;
+    match (S::IS_SCALAR, is_full) {
+        (true, true) => simd.vectorize(OfSize::<P, ROWS, 8>(product)),
+        (true, false) => simd.vectorize(OfSize::<P, ROWS, 4>(product)),
+        (false, true) => simd.vectorize(OfSize::<P, ROWS, 2>(product)),
+        (false, false) => simd.vectorize(OfSize::<P, ROWS, 1>(product)),
     }
 }
 
-struct Sized<'a, const ROWS: usize, const VECTORS: usize>(Tile<'a>);
+struct OfSize<P, const ROWS: usize, const VECTORS: usize>(P);
 
-impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, ROWS, VECTORS> {
+impl<P: InRegisters, const ROWS: usize, const VECTORS: usize> WithSimd
+    for OfSize<P, ROWS, VECTORS>
+{
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let tile = self.0;
+        self.0.compute::<S, ROWS, VECTORS>(simd);
+    }
+}
+
+impl InRegisters for Tile<'_> {
+    #[inline(always)]
+    fn compute<S: Simd, const ROWS: usize, const VECTORS: usize>(self, simd: S) {
+        let tile = self;
         let width = VECTORS * S::F32_LANES;
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
         let (a, _) = tile.a.as_chunks::<ROWS>();

@@ -8,7 +8,7 @@ use crate::copy::copy;
 use crate::layout::BUNDLE;
 use crate::level;
 use crate::scratch::{with_scratch, with_shared};
-use crate::tile::TileSize;
+use crate::tile::{InRegisters, TileSize};
 use crate::transpose::transpose;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;

@@ -1,8 +1,8 @@
 //! The microkernel: a tile of a sum of matrix products, whose sums stay in registers.
 
 use super::geometry::Pair;
-use crate::tile::{TileSize, add_products};
-use pulp::{Simd, WithSimd};
+use crate::tile::{InRegisters, add_products};
+use pulp::Simd;
 
 /// `target[i][j] (+)= start[i] + sum over pairs and k of a[tap][k][i] * b[place][k][j]`.
 pub(super) struct Product<'a> {
@@ -23,46 +23,10 @@ pub(super) struct Product<'a> {
     pub target_stride: usize,
 }
 
-impl Product<'_> {
-    /// Computes a tile of that many rows, which the instruction set must have, and of `width` floats: the
-    /// width of a tile, or half of it.
+impl InRegisters for Product<'_> {
     #[inline(always)]
-    pub(super) fn run<S: Simd>(self, simd: S, rows: usize, width: usize) {
-        macro_rules! run {
-            ($($rows:literal)*) => {
-                match rows {
-                    $($rows => self.run_rows::<S, $rows>(simd, width),)*
-                    _ => unreachable!("no tile has {rows} rows"),
-                }
-            };
-        }
-        if TileSize::of::<S>().rows == 14 {
-            run!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
-        } else {
-            run!(1 2 3 4 5 6)
-        }
-    }
-
-    #[inline(always)]
-    fn run_rows<S: Simd, const ROWS: usize>(self, simd: S, width: usize) {
-        let is_full = width == TileSize::of::<S>().width;
-        match (S::IS_SCALAR, is_full) {
-            (true, true) => simd.vectorize(Sized::<ROWS, 8>(self)),
-            (true, false) => simd.vectorize(Sized::<ROWS, 4>(self)),
-            (false, true) => simd.vectorize(Sized::<ROWS, 2>(self)),
-            (false, false) => simd.vectorize(Sized::<ROWS, 1>(self)),
-        }
-    }
-}
-
-struct Sized<'a, const ROWS: usize, const VECTORS: usize>(Product<'a>);
-
-impl<const ROWS: usize, const VECTORS: usize> WithSimd for Sized<'_, ROWS, VECTORS> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let product = self.0;
+    fn compute<S: Simd, const ROWS: usize, const VECTORS: usize>(self, simd: S) {
+        let product = self;
         let width = VECTORS * S::F32_LANES;
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
         if let Some(start) = product.start.and_then(|start| start.first_chunk::<ROWS>()) {

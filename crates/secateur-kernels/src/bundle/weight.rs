@@ -8,7 +8,7 @@ use crate::elementwise;
 use crate::layout::BUNDLE;
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
-use crate::tile::TileSize;
+use crate::tile::{InRegisters, TileSize};
 use crate::transpose::transpose;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;

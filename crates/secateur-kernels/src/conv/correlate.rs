@@ -7,7 +7,7 @@ use super::stage::{Run, Stage};
 use crate::copy::add_constant;
 use crate::level;
 use crate::scratch::{Scratch, with_scratch, with_shared};
-use crate::tile::{Former, Rows, Tile, TileSize};
+use crate::tile::{Former, InRegisters, Rows, Tile, TileSize};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;

@@ -81,16 +81,7 @@ fn network(images: usize) -> Graph {
             "one",
         ),
         node(Op::Flatten { axis: 1 }, &["d"], "flat"),
-        node(
-            Op::Gemm {
-                alpha: 1.0,
-                beta: 1.0,
-                trans_a: false,
-                trans_b: true,
-            },
-            &["flat", "e.weight", "e.bias"],
-            "e",
-        ),
+        node(dense(), &["flat", "e.weight", "e.bias"], "e"),
         node(relu(), &["e"], "e.relu"),
         node(arithmetic(Arithmetic::Mul), &["e.relu", "e"], "logits"),
     ];

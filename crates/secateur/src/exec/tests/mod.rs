@@ -50,6 +50,16 @@ fn node(op: Op, inputs: &[&str], output: &str) -> Node {
     }
 }
 
+/// A dense layer whose weight is stored `[outputs, features]`.
+fn dense() -> Op {
+    Op::Gemm {
+        alpha: 1.0,
+        beta: 1.0,
+        trans_a: false,
+        trans_b: true,
+    }
+}
+
 /// A graph from `input` to the last node's output.
 fn graph(nodes: Vec<Node>, initializers: Vec<(&str, Tensor)>) -> Graph {
     let value = |name: &str| ValueDecl {

@@ -27,16 +27,7 @@ fn network() -> Graph {
         node(Op::Activation(Activation::Relu), &["b.scaled"], "b.relu"),
         node(Op::GlobalAveragePool, &["b.relu"], "pooled"),
         node(Op::Flatten { axis: 1 }, &["pooled"], "flat"),
-        node(
-            Op::Gemm {
-                alpha: 1.0,
-                beta: 1.0,
-                trans_a: false,
-                trans_b: true,
-            },
-            &["flat", "head.weight", "head.bias"],
-            "logits",
-        ),
+        node(dense(), &["flat", "head.weight", "head.bias"], "logits"),
     ];
     let initializers = [
         ("a.weight", vec![8, 3, 3, 3]),

@@ -8,7 +8,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use secateur_kernels::aligned::Aligned;
 use secateur_kernels::conv::{ConvShape, backward_data, backward_weight, forward};
-use secateur_kernels::layout::{BUNDLE, Batch};
+use secateur_kernels::layout::Batch;
 use secateur_kernels::pool::{PoolShape, average, max_backward, max_forward};
 use secateur_kernels::{Layout, Window, channel};
 use std::hint::black_box;
@@ -165,18 +165,18 @@ fn cases() -> Vec<Case> {
         dense("resnet50-224", 8, [256, 1024], 14, 1, 1),
         dense("resnet50-224", 8, [512, 512], 7, 3, 1),
         dense("resnet50-224", 8, [2048, 512], 7, 1, 1),
-        dense("mobilenet2-224", 8, [3, 32], 224, 3, 2),
-        dense("mobilenet2-224", 8, [16, 96], 112, 1, 1),
-        dense("mobilenet2-224", 8, [144, 24], 56, 1, 1),
-        dense("mobilenet2-224", 8, [32, 192], 28, 1, 1),
-        dense("mobilenet2-224", 8, [160, 960], 7, 1, 1),
-        depthwise("mobilenet2-224 dw", 8, 32, 112, 1),
-        depthwise("mobilenet2-224 dw", 8, 96, 112, 2),
-        depthwise("mobilenet2-224 dw", 8, 144, 56, 1),
-        depthwise("mobilenet2-224 dw", 8, 192, 28, 1),
-        depthwise("mobilenet2-224 dw", 8, 384, 14, 1),
-        depthwise("mobilenet2-224 dw", 8, 576, 14, 2),
-        depthwise("mobilenet2-224 dw", 8, 960, 7, 1),
+        dense("mobilenet2-224", 16, [3, 32], 224, 3, 2),
+        dense("mobilenet2-224", 16, [16, 96], 112, 1, 1),
+        dense("mobilenet2-224", 16, [144, 24], 56, 1, 1),
+        dense("mobilenet2-224", 16, [32, 192], 28, 1, 1),
+        dense("mobilenet2-224", 16, [160, 960], 7, 1, 1),
+        depthwise("mobilenet2-224 dw", 16, 32, 112, 1),
+        depthwise("mobilenet2-224 dw", 16, 96, 112, 2),
+        depthwise("mobilenet2-224 dw", 16, 144, 56, 1),
+        depthwise("mobilenet2-224 dw", 16, 192, 28, 1),
+        depthwise("mobilenet2-224 dw", 16, 384, 14, 1),
+        depthwise("mobilenet2-224 dw", 16, 576, 14, 2),
+        depthwise("mobilenet2-224 dw", 16, 960, 7, 1),
     ]
 }
 
@@ -201,28 +201,33 @@ fn memory() {
     let (mut y, mut dx) = (Aligned::zeros(x.len()), Aligned::zeros(x.len()));
     let factors = vec![0.5; channels];
     println!("values of {images} images, {channels} channels, {size} x {size}: GB/s");
-    for layout in [Layout::Planes, Layout::Bundles] {
+    for layout in Layout::ALL {
         let run = match layout {
             Layout::Planes => positions,
-            Layout::Bundles => BUNDLE,
+            Layout::Bundles(images) => images,
         };
         let batch = Batch { layout, channels };
         let print = |what: &str, values: usize, work: &mut dyn FnMut()| {
             let (rate, _) = measure(4.0 * values as f64, work);
-            println!("{what:<34} {layout:<8?} {rate:>8.1}");
+            println!("{what:<34} {:<11} {rate:>8.1}", format!("{layout:?}"));
         };
         let n = x.len();
         print("moments", n, &mut || {
             black_box(channel::moments(channels, run, &x));
         });
         print("sums of two functions", 2 * n, &mut || {
-            black_box(channel::sums(channels, run, &x, &x, |_| |g, x| [g, g * x]));
+            black_box(channel::sums(channels, run, &x, &x, [], |[], g, x| {
+                [g, g * x]
+            }));
         });
         print("factor and offset of channels", 2 * n, &mut || {
             channel::affine(&factors, &factors, run, &x, &mut y);
         });
         print("combination of two values", 3 * n, &mut || {
-            channel::combine([&factors, &factors, &factors], run, &x, &x, &mut y);
+            channel::zip(channels, run, &x, &x, &mut y, |channel| {
+                let factor = factors[channel];
+                move |x, y| x * factor + y * factor + factor
+            });
         });
         let pooled = n / 4;
         print("max pooling 3/2", n + pooled, &mut || {
@@ -248,7 +253,7 @@ fn main() {
         peak()
     );
     println!(
-        "{:<34} {:<8} {:>14} {:>14} {:>14}",
+        "{:<34} {:<11} {:>14} {:>14} {:>14}",
         "network: n x channels size kernel", "layout", "forward", "data", "weight"
     );
     for case in cases() {
@@ -270,7 +275,7 @@ fn main() {
         let [mut y, mut dx, mut dw] = [&dy, &x, &w].map(|like| values(like.len()));
         let patch = case.channels[0] / case.groups * case.kernel * case.kernel;
         let flops = 2.0 * (shape.output_len() * patch) as f64;
-        for layout in [Layout::Planes, Layout::Bundles] {
+        for layout in Layout::ALL {
             if !layout.fits(shape.images) {
                 continue;
             }
@@ -279,7 +284,7 @@ fn main() {
                 measure(flops, || backward_data(layout, &shape, &w, &dy, &mut dx)),
                 measure(flops, || backward_weight(layout, &shape, &x, &dy, &mut dw)),
             ];
-            print!("{name:<34} {:<8}", format!("{layout:?}"));
+            print!("{name:<34} {:<11}", format!("{layout:?}"));
             for (rate, ratio) in results {
                 print!(" {rate:>8.1} {:>4.0}%", 100.0 * ratio);
             }

@@ -2,7 +2,7 @@
 //! too: each place of a bundle is an image whose positions are the images of the bundle.
 
 use crate::elementwise::sums_of;
-use crate::layout::BUNDLE;
+use crate::layout::BUNDLES;
 use crate::level::dispatch;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -34,60 +34,94 @@ pub fn add(bias: &[f32], positions: usize, y: &mut [f32]) {
 /// # Panics
 /// Where a length does not fit.
 pub fn affine(factor: &[f32], offset: &[f32], positions: usize, x: &[f32], y: &mut [f32]) {
-    check(factor.len(), positions, y.len());
-    assert_eq!(x.len(), y.len(), "lengths");
     assert_eq!(factor.len(), offset.len(), "channels");
+    map(
+        factor.len(),
+        positions,
+        x,
+        y,
+        #[inline(always)]
+        |channel| {
+            let (factor, offset) = (factor[channel], offset[channel]);
+            #[inline(always)]
+            move |x| x * factor + offset
+        },
+    );
+}
+
+/// `y = f(channel)(x)`.
+///
+/// # Panics
+/// Where a length does not fit.
+pub fn map<G: Fn(f32) -> f32>(
+    channels: usize,
+    positions: usize,
+    x: &[f32],
+    y: &mut [f32],
+    f: impl Fn(usize) -> G + Sync,
+) {
+    check(channels, positions, y.len());
+    assert_eq!(x.len(), y.len(), "lengths");
     each_plane(
         positions,
         y,
         #[inline(always)]
         |plane, y| {
-            let channel = plane % factor.len();
-            let (factor, offset) = (factor[channel], offset[channel]);
+            let f = f(plane % channels);
             let x = &x[plane * positions..][..positions];
             for (y, x) in y.iter_mut().zip(x) {
-                *y = *x * factor + offset;
+                *y = f(*x);
             }
         },
     );
 }
 
-/// `z = x * a + y * b + c` of the channel.
+/// `z = f(channel)(x, y)`.
 ///
 /// # Panics
 /// Where a length does not fit.
-pub fn combine([a, b, c]: [&[f32]; 3], positions: usize, x: &[f32], y: &[f32], z: &mut [f32]) {
-    check(a.len(), positions, z.len());
+pub fn zip<G: Fn(f32, f32) -> f32>(
+    channels: usize,
+    positions: usize,
+    x: &[f32],
+    y: &[f32],
+    z: &mut [f32],
+    f: impl Fn(usize) -> G + Sync,
+) {
+    check(channels, positions, z.len());
     assert!(x.len() == z.len() && y.len() == z.len(), "lengths");
-    assert!(a.len() == b.len() && b.len() == c.len(), "channels");
     each_plane(
         positions,
         z,
         #[inline(always)]
         |plane, z| {
-            let channel = plane % a.len();
-            let (a, b, c) = (a[channel], b[channel], c[channel]);
+            let f = f(plane % channels);
             let range = plane * positions..(plane + 1) * positions;
             for ((z, x), y) in z.iter_mut().zip(&x[range.clone()]).zip(&y[range]) {
-                *z = *x * a + *y * b + c;
+                *z = f(*x, *y);
             }
         },
     );
 }
 
-/// For each channel, sums over images and positions of `f(channel)(x, y)`, in `f64`.
+/// For each channel, sums over images and positions of `f(the channel's parameters, x, y)`, in `f64`.
 ///
 /// # Panics
 /// Where a length does not fit.
-pub fn sums<G: Fn(f32, f32) -> [f32; N], const N: usize>(
+pub fn sums<const P: usize, const N: usize>(
     channels: usize,
     positions: usize,
     x: &[f32],
     y: &[f32],
-    f: impl Fn(usize) -> G + Sync,
+    parameters: [&[f32]; P],
+    f: impl Fn([f32; P], f32, f32) -> [f32; N] + Sync,
 ) -> [Vec<f64>; N] {
     check(channels, positions, x.len());
     assert_eq!(x.len(), y.len(), "lengths");
+    assert!(
+        parameters.iter().all(|values| values.len() == channels),
+        "channels"
+    );
     let mut sums = [(); N].map(|()| vec![0.0; channels]);
     if x.is_empty() {
         return sums;
@@ -97,22 +131,31 @@ pub fn sums<G: Fn(f32, f32) -> [f32; N], const N: usize>(
             sums[channel] += term;
         }
     };
+    let of_channel = |channel: usize| parameters.map(|values| values[channel]);
     if positions == 1 {
         for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact(channels)) {
             for (channel, (x, y)) in x.iter().zip(y).enumerate() {
-                add(channel, f(channel)(*x, *y).map(f64::from));
+                add(channel, f(of_channel(channel), *x, *y).map(f64::from));
             }
         }
         return sums;
     }
-    if positions == BUNDLE {
-        let len = part_len(channels);
+    if BUNDLES.contains(&positions) {
+        let row = channels * positions;
+        // So few rows that small terms are not lost in sums of `f32`.
+        let len = (PART / row).clamp(1, 256) * row;
         let parts: Vec<Vec<[f64; N]>> = x
             .par_chunks(len)
             .zip(y.par_chunks(len))
             .map(|(x, y)| {
-                let f = &f;
-                dispatch(RowSums { channels, x, y, f })
+                dispatch(RowSums {
+                    channels,
+                    parameters,
+                    lanes: positions,
+                    x,
+                    y,
+                    f: &f,
+                })
             })
             .collect();
         for part in parts {
@@ -129,11 +172,17 @@ pub fn sums<G: Fn(f32, f32) -> [f32; N], const N: usize>(
             dispatch(
                 #[inline(always)]
                 || {
+                    let own = of_channel(channel);
                     let mut totals = [0.0; N];
                     for image in 0..images {
                         let start = (image * channels + channel) * positions;
                         let (x, y) = (&x[start..][..positions], &y[start..][..positions]);
-                        let sums = sums_of(x, y, f(channel));
+                        let sums = sums_of(
+                            x,
+                            y,
+                            #[inline(always)]
+                            |x, y| f(own, x, y),
+                        );
                         for (total, sum) in totals.iter_mut().zip(sums) {
                             *total += sum;
                         }
@@ -151,25 +200,25 @@ pub fn sums<G: Fn(f32, f32) -> [f32; N], const N: usize>(
 
 /// Floats of a part of bundles, which stays in a core's own cache.
 const PART: usize = 1 << 17;
+/// Lanes of the sums, of one channel or two: of fewer the compiler unrolls the loop before it sees registers in it.
+const LANES: usize = 32;
+/// Groups of so many lanes whose sums are gathered together.
+const TOGETHER: usize = 32;
 
-/// Floats of each part of bundles. So few rows that small terms are not lost in sums of `f32`.
-fn part_len(channels: usize) -> usize {
-    let row = channels * BUNDLE;
-    (PART / row).clamp(1, 256) * row
-}
-
-/// [`sums`] of some rows of bundles, by channel.
-struct RowSums<'a, F, const N: usize> {
+/// [`sums`] of some rows `[channels, lanes]`, by channel.
+struct RowSums<'a, F, const P: usize> {
     channels: usize,
+    parameters: [&'a [f32]; P],
+    /// Of a channel: the images of a bundle.
+    lanes: usize,
     x: &'a [f32],
     y: &'a [f32],
-    f: F,
+    f: &'a F,
 }
 
-impl<F, G, const N: usize> WithSimd for RowSums<'_, F, N>
+impl<F, const P: usize, const N: usize> WithSimd for RowSums<'_, F, P>
 where
-    F: Fn(usize) -> G,
-    G: Fn(f32, f32) -> [f32; N],
+    F: Fn([f32; P], f32, f32) -> [f32; N],
 {
     type Output = Vec<[f64; N]>;
 
@@ -182,37 +231,103 @@ where
     }
 }
 
-impl<F, G, const N: usize> RowSums<'_, F, N>
-where
-    F: Fn(usize) -> G,
-    G: Fn(f32, f32) -> [f32; N],
-{
-    // Both arrays are indexed by place and by sum: only so does the compiler see registers.
-    #[allow(clippy::needless_range_loop)]
+/// Some channels, as many as fill the lanes.
+struct Group<const P: usize, const N: usize> {
+    parameters: [[f32; LANES]; P],
+    sums: [[f32; LANES]; N],
+}
+
+impl<F, const P: usize> RowSums<'_, F, P> {
     #[inline(always)]
-    fn get(self) -> Vec<[f64; N]> {
-        let mut sums = vec![[[0.0_f32; BUNDLE]; N]; self.channels];
-        let row = self.channels * BUNDLE;
-        for (x, y) in self.x.chunks_exact(row).zip(self.y.chunks_exact(row)) {
-            let rows = x.as_chunks::<BUNDLE>().0.iter();
-            let rows = rows.zip(y.as_chunks::<BUNDLE>().0).zip(&mut sums);
-            for (channel, ((x, y), sums)) in rows.enumerate() {
-                let f = (self.f)(channel);
-                for lane in 0..BUNDLE {
-                    let terms = f(x[lane], y[lane]);
-                    for n in 0..N {
-                        sums[n][lane] += terms[n];
+    fn get<const N: usize>(self) -> Vec<[f64; N]>
+    where
+        F: Fn([f32; P], f32, f32) -> [f32; N],
+    {
+        let (channels, row) = (self.channels, self.channels * self.lanes);
+        let mut totals = Vec::with_capacity(channels);
+        for first in (0..row).step_by(TOGETHER * LANES) {
+            let own = first..(first + TOGETHER * LANES).min(row);
+            let mut groups: Vec<Group<P, N>> = own
+                .clone()
+                .step_by(LANES)
+                .map(|first| self.group(first / self.lanes))
+                .collect();
+            for (x, y) in self.x.chunks_exact(row).zip(self.y.chunks_exact(row)) {
+                let rows = x[own.clone()]
+                    .chunks(LANES)
+                    .zip(y[own.clone()].chunks(LANES));
+                for ((x, y), group) in rows.zip(&mut groups) {
+                    match (x.as_array::<LANES>(), y.as_array::<LANES>()) {
+                        (Some(x), Some(y)) => group.add(self.f, x, y),
+                        _ => group.add_some(self.f, x, y),
                     }
                 }
             }
+            for group in &groups {
+                for lanes in (0..LANES).step_by(self.lanes) {
+                    totals.push(
+                        group
+                            .sums
+                            .each_ref()
+                            .map(|sums| total(&sums[lanes..][..self.lanes])),
+                    );
+                }
+            }
         }
-        sums.into_iter().map(|sums| sums.map(total)).collect()
+        totals.truncate(channels);
+        totals
+    }
+}
+
+impl<F, const P: usize> RowSums<'_, F, P> {
+    /// The channels from `first` on.
+    fn group<const N: usize>(&self, first: usize) -> Group<P, N> {
+        let parameters = self.parameters.map(|values| {
+            let mut lanes = [0.0; LANES];
+            for (lanes, value) in lanes.chunks_exact_mut(self.lanes).zip(&values[first..]) {
+                lanes.fill(*value);
+            }
+            lanes
+        });
+        let sums = [[0.0; LANES]; N];
+        Group { parameters, sums }
+    }
+}
+
+impl<const P: usize, const N: usize> Group<P, N> {
+    // All arrays are indexed by lane and by sum: only so does the compiler see registers.
+    #[allow(clippy::needless_range_loop)]
+    #[inline(always)]
+    fn add(
+        &mut self,
+        f: &impl Fn([f32; P], f32, f32) -> [f32; N],
+        x: &[f32; LANES],
+        y: &[f32; LANES],
+    ) {
+        for lane in 0..LANES {
+            let own = std::array::from_fn(|index| self.parameters[index][lane]);
+            let terms = f(own, x[lane], y[lane]);
+            for n in 0..N {
+                self.sums[n][lane] += terms[n];
+            }
+        }
+    }
+
+    /// The last channel, which fills half of the lanes.
+    fn add_some(&mut self, f: &impl Fn([f32; P], f32, f32) -> [f32; N], x: &[f32], y: &[f32]) {
+        for (lane, (x, y)) in x.iter().zip(y).enumerate() {
+            let own = std::array::from_fn(|index| self.parameters[index][lane]);
+            let terms = f(own, *x, *y);
+            for (sums, term) in self.sums.iter_mut().zip(terms) {
+                sums[lane] += term;
+            }
+        }
     }
 }
 
 /// The sum of all lanes, eight at a time.
 #[inline(always)]
-fn total(lanes: [f32; BUNDLE]) -> f64 {
+fn total(lanes: &[f32]) -> f64 {
     let mut totals = [0.0_f64; 8];
     for lanes in lanes.as_chunks::<8>().0 {
         for (total, &lane) in totals.iter_mut().zip(lanes) {
@@ -254,10 +369,15 @@ const NEAR: f64 = 1e2;
 fn moments_about(centre: &[f32], positions: usize, x: &[f32]) -> (Vec<f64>, Vec<f64>, bool) {
     let channels = centre.len();
     let count = (x.len() / channels) as f64;
-    let [first, second] = sums(channels, positions, x, x, |channel| {
-        let centre = centre[channel];
-        move |x, _| [x - centre, (x - centre) * (x - centre)]
-    });
+    let [first, second] = sums(
+        channels,
+        positions,
+        x,
+        x,
+        [centre],
+        #[inline(always)]
+        |[centre], x, _| [x - centre, (x - centre) * (x - centre)],
+    );
     let mut is_near = true;
     let (mut mean, mut variance) = (Vec::with_capacity(channels), Vec::with_capacity(channels));
     for ((sum, squares), centre) in first.iter().zip(&second).zip(centre) {

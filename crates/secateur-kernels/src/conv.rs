@@ -105,8 +105,8 @@ pub fn forward(
     if shape.is_empty() {
         return;
     }
-    if layout == Layout::Bundles {
-        return bundle::conv::forward(shape, x, w, bias, y);
+    if let Layout::Bundles(images) = layout {
+        return bundle::conv::forward(images, shape, x, w, bias, y);
     }
     if pointwise::fits(shape) {
         return pointwise::forward(shape, x, w, bias, y);
@@ -125,8 +125,8 @@ pub fn backward_data(layout: Layout, shape: &ConvShape, w: &[f32], dy: &[f32], d
     if shape.is_empty() {
         return dx.fill(0.0);
     }
-    if layout == Layout::Bundles {
-        return bundle::conv::backward_data(shape, w, dy, dx);
+    if let Layout::Bundles(images) = layout {
+        return bundle::conv::backward_data(images, shape, w, dy, dx);
     }
     if pointwise::fits(shape) {
         return pointwise::backward_data(shape, w, dy, dx);
@@ -166,8 +166,8 @@ pub fn backward_weight(layout: Layout, shape: &ConvShape, x: &[f32], dy: &[f32],
     if shape.is_empty() {
         return dw.fill(0.0);
     }
-    if layout == Layout::Bundles {
-        bundle::conv::backward_weight(shape, x, dy, dw);
+    if let Layout::Bundles(images) = layout {
+        bundle::conv::backward_weight(images, shape, x, dy, dw);
     } else if Correlation::forward(shape).is_depthwise() {
         depthwise::gradient(shape, x, dy, dw);
     } else {

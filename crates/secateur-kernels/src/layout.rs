@@ -4,8 +4,9 @@ use crate::scratch::with_scratch;
 use crate::transpose::transpose;
 use rayon::prelude::*;
 
-/// Images of a bundle: as many as fill the registers of a row of sums with the widest instruction set.
-pub const BUNDLE: usize = 32;
+/// How many images a bundle may have, the best first: as many as fill the registers of a row of sums with the
+/// widest instruction set, or half of them.
+pub const BUNDLES: [usize; 2] = [32, 16];
 
 /// The order of a batch's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,16 +14,34 @@ pub enum Layout {
     /// `[images, channels, height, width]`, the last axis fastest: the order of ONNX.
     #[default]
     Planes,
-    /// `[bundles, height, width, channels, BUNDLE]`: the values of [`BUNDLE`] images stand side by side, so
-    /// that every kernel reads whole registers, whatever the size of a plane, its borders and steps.
-    Bundles,
+    /// `[bundles, height, width, channels, images]`: the values of so many images, one of [`BUNDLES`], stand side
+    /// by side, so that every kernel reads whole registers, whatever the size of a plane, its borders and steps.
+    Bundles(usize),
 }
 
 impl Layout {
+    /// All orders.
+    pub const ALL: [Self; 3] = [
+        Self::Planes,
+        Self::Bundles(BUNDLES[0]),
+        Self::Bundles(BUNDLES[1]),
+    ];
+
+    /// The best order for a batch of `images`: bundles where they fill them.
+    #[must_use]
+    pub fn best(images: usize) -> Self {
+        let fitting = |bundle: &usize| images > 0 && images.is_multiple_of(*bundle);
+        let bundle = BUNDLES.into_iter().find(fitting);
+        bundle.map_or(Self::Planes, Self::Bundles)
+    }
+
     /// Whether a batch of `images` can be in this order.
     #[must_use]
     pub fn fits(self, images: usize) -> bool {
-        self == Self::Planes || images.is_multiple_of(BUNDLE)
+        match self {
+            Self::Planes => true,
+            Self::Bundles(bundle) => BUNDLES.contains(&bundle) && images.is_multiple_of(bundle),
+        }
     }
 }
 
@@ -50,19 +69,19 @@ impl Batch {
 /// Positions that are turned at a time.
 const POSITIONS: usize = 64;
 
-/// Brings planes `[images, channels, positions]` into bundles.
+/// Brings planes `[images, channels, positions]` into bundles of `bundle` images.
 ///
 /// # Panics
 /// Where the lengths differ or are no whole number of bundles.
-pub fn to_bundles(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
-    let image = check(channels, positions, x, y);
+pub fn to_bundles(bundle: usize, channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
+    let image = check(bundle, channels, positions, x, y);
     if image == 0 {
         return;
     }
-    let block = channels * BUNDLE;
+    let block = channels * bundle;
     for (x, y) in x
-        .chunks_exact(image * BUNDLE)
-        .zip(y.chunks_exact_mut(image * BUNDLE))
+        .chunks_exact(image * bundle)
+        .zip(y.chunks_exact_mut(image * bundle))
     {
         y.par_chunks_mut(POSITIONS * block)
             .enumerate()
@@ -71,7 +90,7 @@ pub fn to_bundles(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
                 for channel in 0..channels {
                     let x = &x[channel * positions + first..];
                     let len = y.len() / block;
-                    transpose(x, image, BUNDLE, len, &mut y[channel * BUNDLE..], block);
+                    transpose(x, image, bundle, len, &mut y[channel * bundle..], block);
                 }
             });
     }
@@ -87,22 +106,22 @@ struct Part<'a> {
     planes: Vec<&'a mut [f32]>,
 }
 
-/// Brings bundles back into planes `[images, channels, positions]`.
+/// Brings bundles of `bundle` images back into planes `[images, channels, positions]`.
 ///
 /// # Panics
 /// Where the lengths differ or are no whole number of bundles.
-pub fn to_planes(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
-    let image = check(channels, positions, x, y);
+pub fn to_planes(bundle: usize, channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
+    let image = check(bundle, channels, positions, x, y);
     if image == 0 {
         return;
     }
-    let block = channels * BUNDLE;
+    let block = channels * bundle;
     // Channels of a part.
     let count = (1024 / positions).clamp(1, channels);
     let mut parts: Vec<Part<'_>> = Vec::new();
     for (x, y) in x
-        .chunks_exact(image * BUNDLE)
-        .zip(y.chunks_exact_mut(image * BUNDLE))
+        .chunks_exact(image * bundle)
+        .zip(y.chunks_exact_mut(image * bundle))
     {
         let first = parts.len();
         for image in y.chunks_exact_mut(image) {
@@ -111,7 +130,7 @@ pub fn to_planes(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
                     parts.push(Part {
                         x,
                         first: part * count,
-                        planes: Vec::with_capacity(BUNDLE),
+                        planes: Vec::with_capacity(bundle),
                     });
                 }
                 parts[first + part].planes.push(planes);
@@ -126,12 +145,12 @@ pub fn to_planes(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
         } = part;
         let len = planes.first().map_or(0, |planes| planes.len());
         with_scratch(|scratch| {
-            let turned = scratch.planes.floats(BUNDLE * len);
-            for (channel, turned) in (first..).zip(turned.chunks_exact_mut(BUNDLE * positions)) {
-                let x = &x[channel * BUNDLE..];
-                transpose(x, block, positions, BUNDLE, turned, positions);
+            let turned = scratch.planes.floats(bundle * len);
+            for (channel, turned) in (first..).zip(turned.chunks_exact_mut(bundle * positions)) {
+                let x = &x[channel * bundle..];
+                transpose(x, block, positions, bundle, turned, positions);
             }
-            for (channel, turned) in turned.chunks_exact(BUNDLE * positions).enumerate() {
+            for (channel, turned) in turned.chunks_exact(bundle * positions).enumerate() {
                 for (plane, turned) in planes.iter_mut().zip(turned.chunks_exact(positions)) {
                     plane[channel * positions..][..positions].copy_from_slice(turned);
                 }
@@ -141,9 +160,9 @@ pub fn to_planes(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
 }
 
 /// Floats of an image.
-fn check(channels: usize, positions: usize, x: &[f32], y: &[f32]) -> usize {
+fn check(bundle: usize, channels: usize, positions: usize, x: &[f32], y: &[f32]) -> usize {
     assert_eq!(x.len(), y.len(), "lengths");
-    let layout = Layout::Bundles;
+    let layout = Layout::Bundles(bundle);
     Batch { layout, channels }.check(positions, x.len());
     channels * positions
 }

@@ -25,8 +25,8 @@ pub struct PoolShape {
 pub fn max_forward(batch: Batch, shape: &PoolShape, x: &[f32], y: &mut [f32]) {
     let (plane_in, plane_out) = check(shape, x.len(), y.len());
     batch.check(plane_in, x.len());
-    if batch.layout == Layout::Bundles {
-        return bundle::pool::max_forward(shape, batch.channels, x, y);
+    if let Layout::Bundles(images) = batch.layout {
+        return bundle::pool::max_forward(images, shape, batch.channels, x, y);
     }
     y.par_chunks_mut(plane_out)
         .zip(x.par_chunks(plane_in))
@@ -45,8 +45,8 @@ pub fn max_backward(batch: Batch, shape: &PoolShape, x: &[f32], dy: &[f32], dx: 
     let (plane_in, plane_out) = check(shape, x.len(), dy.len());
     assert_eq!(x.len(), dx.len(), "lengths");
     batch.check(plane_in, x.len());
-    if batch.layout == Layout::Bundles {
-        return bundle::pool::max_backward(shape, batch.channels, x, dy, dx);
+    if let Layout::Bundles(images) = batch.layout {
+        return bundle::pool::max_backward(images, shape, batch.channels, x, dy, dx);
     }
     dx.par_chunks_mut(plane_in)
         .zip(x.par_chunks(plane_in).zip(dy.par_chunks(plane_out)))
@@ -64,8 +64,8 @@ pub fn max_backward(batch: Batch, shape: &PoolShape, x: &[f32], dy: &[f32], dx: 
 pub fn average(batch: Batch, positions: usize, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len() * positions, "lengths");
     batch.check(positions, x.len());
-    if batch.layout == Layout::Bundles {
-        return bundle::pool::average(batch.channels, positions, x, y);
+    if let Layout::Bundles(images) = batch.layout {
+        return bundle::pool::average(images, batch.channels, positions, x, y);
     }
     for (y, plane) in y.iter_mut().zip(x.chunks_exact(positions)) {
         let sum: f64 = plane.iter().map(|&value| f64::from(value)).sum();
@@ -80,8 +80,8 @@ pub fn average(batch: Batch, positions: usize, x: &[f32], y: &mut [f32]) {
 pub fn average_backward(batch: Batch, positions: usize, dy: &[f32], dx: &mut [f32]) {
     assert_eq!(dx.len(), dy.len() * positions, "lengths");
     batch.check(positions, dx.len());
-    if batch.layout == Layout::Bundles {
-        return bundle::pool::average_backward(batch.channels, positions, dy, dx);
+    if let Layout::Bundles(images) = batch.layout {
+        return bundle::pool::average_backward(images * batch.channels, positions, dy, dx);
     }
     let share = 1.0 / positions as f32;
     for (dx, dy) in dx.chunks_exact_mut(positions).zip(dy) {

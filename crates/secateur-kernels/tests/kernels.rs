@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use secateur_kernels::conv::{ConvShape, backward_data, backward_weight, forward};
-use secateur_kernels::layout::{BUNDLE, Batch, to_bundles, to_planes};
+use secateur_kernels::layout::{BUNDLES, Batch, to_bundles, to_planes};
 use secateur_kernels::pool::{PoolShape, average, average_backward, max_backward, max_forward};
 use secateur_kernels::{Layout, Window, channel};
 
@@ -75,7 +75,7 @@ fn assert_close(got: &[f32], want: &[f64], what: &str, shape: &ConvShape) {
 }
 
 fn check(shape: &ConvShape) {
-    for layout in [Layout::Planes, Layout::Bundles] {
+    for layout in Layout::ALL {
         if layout.fits(shape.images) {
             check_in(layout, shape);
         }
@@ -85,16 +85,16 @@ fn check(shape: &ConvShape) {
 /// `values` `[images, ...]` in another layout, `image` being `[channels, height, width]`.
 fn to_layout(layout: Layout, [channels, height, width]: [usize; 3], values: &[f32]) -> Vec<f32> {
     let mut turned = values.to_vec();
-    if layout == Layout::Bundles {
-        to_bundles(channels, height * width, values, &mut turned);
+    if let Layout::Bundles(images) = layout {
+        to_bundles(images, channels, height * width, values, &mut turned);
     }
     turned
 }
 
 fn from_layout(layout: Layout, [channels, height, width]: [usize; 3], values: &[f32]) -> Vec<f32> {
     let mut turned = values.to_vec();
-    if layout == Layout::Bundles {
-        to_planes(channels, height * width, values, &mut turned);
+    if let Layout::Bundles(images) = layout {
+        to_planes(images, channels, height * width, values, &mut turned);
     }
     turned
 }
@@ -262,7 +262,10 @@ proptest! {
         if let Some(shape) = shape {
             check(&shape);
             if shape.images < 4 {
-                check(&ConvShape { images: BUNDLE, ..shape });
+                // The least number that fills both kinds of bundles, and one that fills the smaller alone.
+                for images in [BUNDLES[0], BUNDLES[1]] {
+                    check(&ConvShape { images, ..shape });
+                }
             }
         }
     }
@@ -306,8 +309,8 @@ fn threads_do_not_change_a_bit() {
                 })
             };
             let planes = run(Layout::Planes, None);
-            let bundles = run(Layout::Bundles, Some(BUNDLE));
-            let bundled = channel::moments(17 * 45, BUNDLE, &x);
+            let bundles = BUNDLES.map(|images| run(Layout::Bundles(images), Some(images)));
+            let bundled = BUNDLES.map(|images| channel::moments(17 * 45, images, &x));
             (planes, bundles, channel::moments(40, 36, &x), bundled)
         })
     };
@@ -336,7 +339,7 @@ fn former_calls_leave_nothing_behind() {
             let spoilt = spoilt.expect("the kernel fits");
             let [x, w, y] = [spoilt.input_len(), spoilt.weight_len(), spoilt.output_len()]
                 .map(|len| vec![f32::NAN; len]);
-            for layout in [Layout::Planes, Layout::Bundles] {
+            for layout in Layout::ALL {
                 if layout.fits(spoilt.images) {
                     forward(layout, &spoilt, &x, &w, None, &mut y.clone());
                     backward_data(layout, &spoilt, &w, &y, &mut x.clone());
@@ -346,10 +349,9 @@ fn former_calls_leave_nothing_behind() {
             for shape in cases {
                 let shape = shape.expect("the kernel fits");
                 check(&shape);
-                check(&ConvShape {
-                    images: BUNDLE,
-                    ..shape
-                });
+                for images in BUNDLES {
+                    check(&ConvShape { images, ..shape });
+                }
             }
         }
     });
@@ -374,7 +376,13 @@ fn every_instruction_set_passes() {
 
 #[test]
 fn moments_are_those_of_the_definition() {
-    for (images, channels, positions) in [(1, 3, 5000), (70, 5, 1), (8, 2, 33), (700, 3, BUNDLE)] {
+    for (images, channels, positions) in [
+        (1, 3, 5000),
+        (70, 5, 1),
+        (8, 2, 33),
+        (700, 3, 32),
+        (700, 3, 16),
+    ] {
         // Far from zero, where sums of squares would lose the variance.
         let mut x: Vec<f32> = numbers(images * channels * positions, 7)
             .iter()
@@ -505,18 +513,20 @@ proptest! {
 
 #[test]
 fn bundles_are_turned_and_back() {
-    for (channels, positions) in [(1, 1), (3, 70), (40, 17), (300, 4)] {
-        let x = numbers(2 * BUNDLE * channels * positions, 1);
+    let shapes = [(1, 1), (3, 70), (40, 17), (300, 4)];
+    for (bundle, (channels, positions)) in BUNDLES.into_iter().flat_map(|b| shapes.map(|s| (b, s)))
+    {
+        let x = numbers(2 * bundle * channels * positions, 1);
         let mut bundles = vec![f32::NAN; x.len()];
-        to_bundles(channels, positions, &x, &mut bundles);
+        to_bundles(bundle, channels, positions, &x, &mut bundles);
         for (index, &value) in x.iter().enumerate() {
             let (image, inner) = (
                 index / (channels * positions),
                 index % (channels * positions),
             );
             let (channel, position) = (inner / positions, inner % positions);
-            let place = image / BUNDLE * positions + position;
-            let place = (place * channels + channel) * BUNDLE + image % BUNDLE;
+            let place = image / bundle * positions + position;
+            let place = (place * channels + channel) * bundle + image % bundle;
             assert_eq!(
                 value.to_bits(),
                 bundles[place].to_bits(),
@@ -524,10 +534,13 @@ fn bundles_are_turned_and_back() {
             );
         }
         let mut back = vec![f32::NAN; x.len()];
-        to_planes(channels, positions, &bundles, &mut back);
+        to_planes(bundle, channels, positions, &bundles, &mut back);
         assert!(back == x, "{channels} {positions}");
     }
 }
+
+/// Whole bundles of either size, and more than one.
+const IMAGES: usize = 64;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(50))]
@@ -551,12 +564,12 @@ proptest! {
         };
         let shape = PoolShape { input, output, window };
         let (places, positions) = (size.0 * size.1, output[0] * output[1]);
-        let x: Vec<f32> = numbers(2 * BUNDLE * channels * places, 1)
+        let x: Vec<f32> = numbers(IMAGES * channels * places, 1)
             .iter()
             .map(|v| if *v > 0.8 { special } else { (v * 3.0).round() })
             .collect();
-        let dy = numbers(2 * BUNDLE * channels * positions, 2);
-        let dy_mean = numbers(2 * BUNDLE * channels, 3);
+        let dy = numbers(IMAGES * channels * positions, 2);
+        let dy_mean = numbers(IMAGES * channels, 3);
         let run = |layout: Layout| {
             let batch = Batch { layout, channels };
             let laid = |values: &[f32], positions| to_layout(layout, [channels, 1, positions], values);
@@ -570,9 +583,12 @@ proptest! {
             average_backward(batch, places, &dy_mean, &mut dx_mean);
             [back(&y, positions), back(&dx, places), back(&mean, 1), back(&dx_mean, places)]
         };
-        for (planes, bundles) in run(Layout::Planes).iter().zip(run(Layout::Bundles)) {
-            for (a, b) in planes.iter().zip(bundles) {
-                prop_assert!((a - b).abs() < 1e-5 || a.is_nan() && b.is_nan() || *a == b);
+        for images in BUNDLES {
+            let bundled = run(Layout::Bundles(images));
+            for (planes, bundles) in run(Layout::Planes).iter().zip(bundled) {
+                for (a, b) in planes.iter().zip(bundles) {
+                    prop_assert!((a - b).abs() < 1e-5 || a.is_nan() && b.is_nan() || *a == b);
+                }
             }
         }
     }

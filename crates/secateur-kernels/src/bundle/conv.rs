@@ -7,13 +7,14 @@ use crate::conv::ConvShape;
 
 /// `y = w * x + bias`.
 pub(crate) fn forward(
+    bundle: usize,
     shape: &ConvShape,
     x: &[f32],
     w: &[f32],
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    let correlation = Correlation::forward(shape);
+    let correlation = Correlation::forward(bundle, shape);
     if shape.group() == [1, 1] {
         depthwise::correlate(&correlation, x, w, bias, y);
     } else {
@@ -22,8 +23,14 @@ pub(crate) fn forward(
 }
 
 /// `dx`, given `dy`.
-pub(crate) fn backward_data(shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
-    let correlation = Correlation::forward(shape).turned();
+pub(crate) fn backward_data(
+    bundle: usize,
+    shape: &ConvShape,
+    w: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+) {
+    let correlation = Correlation::forward(bundle, shape).turned();
     if shape.group() == [1, 1] {
         depthwise::correlate(&correlation, dy, w, None, dx);
     } else {
@@ -32,8 +39,14 @@ pub(crate) fn backward_data(shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [
 }
 
 /// `dw`, given `dy`.
-pub(crate) fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let correlation = Correlation::forward(shape);
+pub(crate) fn backward_weight(
+    bundle: usize,
+    shape: &ConvShape,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+) {
+    let correlation = Correlation::forward(bundle, shape);
     if shape.group() == [1, 1] {
         depthwise::gradient(&correlation, x, dy, dw);
     } else {

@@ -5,7 +5,6 @@ use super::geometry::{Correlation, Pair};
 use super::product::Product;
 use crate::conv::geometry::{PARTS, ranges, shares};
 use crate::copy::copy;
-use crate::layout::BUNDLE;
 use crate::level;
 use crate::scratch::{with_scratch, with_shared};
 use crate::tile::{InRegisters, TileSize};
@@ -169,7 +168,8 @@ struct Part<'a> {
 
 fn divide<'a>(correlation: &Correlation, panels: &[Panel], target: &'a mut [f32]) -> Vec<Part<'a>> {
     let row = correlation.target[1];
-    let source_row = correlation.source[1] * correlation.groups * correlation.channels * BUNDLE;
+    let source_row =
+        correlation.source[1] * correlation.groups * correlation.channels * correlation.images;
     // Rows whose source stays in the cache, with those above and below that they read, too.
     let rows = (SOURCE / source_row.max(1)).max(1);
     let blocks: Vec<Range<usize>> = shares(correlation.target[0], rows)
@@ -180,7 +180,7 @@ fn divide<'a>(correlation: &Correlation, panels: &[Panel], target: &'a mut [f32]
         .div_ceil(n_blocks.max(1))
         .clamp(1, panels.len().div_ceil(PANELS));
     let shares: Vec<Range<usize>> = ranges(panels.len(), panels.len().div_ceil(count)).collect();
-    let width = correlation.groups * correlation.outputs * BUNDLE;
+    let width = correlation.groups * correlation.outputs * correlation.images;
     let mut parts = Vec::with_capacity(n_blocks * shares.len());
     for (bundle, target) in target
         .chunks_exact_mut(correlation.positions() * width)
@@ -203,7 +203,7 @@ fn divide<'a>(correlation: &Correlation, panels: &[Panel], target: &'a mut [f32]
                 for part in &mut parts[first..] {
                     let len = panels[part.panels.clone()]
                         .iter()
-                        .map(|panel| panel.outputs.len() * BUNDLE)
+                        .map(|panel| panel.outputs.len() * correlation.images)
                         .sum();
                     let (own, after) = outputs.split_at_mut(len);
                     part.target.push(own);
@@ -230,7 +230,8 @@ impl WithSimd for Work<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
         let correlation = self.correlation;
-        let place = correlation.groups * correlation.channels * BUNDLE;
+        let images = correlation.images;
+        let place = correlation.groups * correlation.channels * images;
         let x = &self.x[self.part.bundle * correlation.places() * place..];
         let first = self.part.positions.start;
         let pairs: Vec<Vec<Pair>> = self
@@ -239,7 +240,7 @@ impl WithSimd for Work<'_> {
             .clone()
             .map(|position| correlation.pairs(position).collect())
             .collect();
-        let width = TileSize::of::<S>().width;
+        let width = TileSize::of::<S>().width_for(images);
         let panel_len = TileSize::of::<S>().rows * correlation.channels * correlation.taps();
         let origin = self.panels.first().map_or(0, |panel| {
             panel.group * correlation.outputs + panel.outputs.start
@@ -251,20 +252,20 @@ impl WithSimd for Work<'_> {
                 for panel in panels {
                     let output = panel.group * correlation.outputs + panel.outputs.start;
                     let rows = panel.outputs.len();
-                    let target = &mut target[(output - origin) * BUNDLE..][..rows * BUNDLE];
-                    let x = &x[panel.group * correlation.channels * BUNDLE..];
-                    for lane in (0..BUNDLE).step_by(width) {
+                    let target = &mut target[(output - origin) * images..][..rows * images];
+                    let x = &x[panel.group * correlation.channels * images..];
+                    for lane in (0..images).step_by(width) {
                         Product {
                             a: &self.packed[panel.start..],
                             b: &x[lane..],
                             place,
-                            stride: BUNDLE,
+                            stride: images,
                             depth: correlation.channels,
                             pairs: &pairs[position - first],
                             start: self.bias.map(|bias| &bias[output..][..rows]),
                             is_added: false,
                             target: &mut target[lane..],
-                            target_stride: BUNDLE,
+                            target_stride: images,
                         }
                         .run(simd, rows, width);
                     }

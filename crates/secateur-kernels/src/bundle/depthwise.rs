@@ -1,7 +1,6 @@
 //! Depthwise convolution of bundles: one weight for the values of all images.
 
 use super::geometry::{Correlation, Pair};
-use crate::layout::BUNDLE;
 use crate::level::dispatch;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -23,7 +22,7 @@ pub(super) fn correlate(
     target: &mut [f32],
 ) {
     target
-        .par_chunks_mut(POSITIONS * correlation.groups * BUNDLE)
+        .par_chunks_mut(POSITIONS * correlation.groups * correlation.images)
         .enumerate()
         .for_each(|(part, target)| {
             dispatch(Forward {
@@ -54,7 +53,7 @@ impl WithSimd for Forward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let (channels, taps) = (self.correlation.groups, self.correlation.taps());
-        let vectors = BUNDLE / S::F32_LANES;
+        let vectors = self.correlation.images / S::F32_LANES;
         let image = self.correlation.places() * channels * vectors;
         let (x, _) = S::as_simd_f32s(self.x);
         let (target, _) = S::as_mut_simd_f32s(self.target);
@@ -114,7 +113,7 @@ impl WithSimd for Gradient<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Vec<f64> {
         let (channels, taps) = (self.correlation.groups, self.correlation.taps());
-        let vectors = BUNDLE / S::F32_LANES;
+        let vectors = self.correlation.images / S::F32_LANES;
         let row = channels * vectors;
         let own = self.channels.start * vectors..self.channels.end * vectors;
         let ((x, _), (dy, _)) = (S::as_simd_f32s(self.x), S::as_simd_f32s(self.dy));

@@ -2,7 +2,6 @@
 
 use crate::Window;
 use crate::conv::ConvShape;
-use crate::layout::BUNDLE;
 
 /// For each place of the target along an axis, the taps that read the source there, and where.
 pub(super) type Axis = Vec<Vec<(usize, usize)>>;
@@ -12,6 +11,8 @@ pub(super) type Axis = Vec<Vec<(usize, usize)>>;
 /// of the position. What would read padding is left out.
 #[derive(Clone, Debug)]
 pub(super) struct Correlation {
+    /// Images of a bundle.
+    pub images: usize,
     pub bundles: usize,
     pub groups: usize,
     /// Channels of a group in the source.
@@ -34,22 +35,27 @@ pub(super) struct Pair {
 }
 
 impl Correlation {
-    /// The output from the input.
-    pub(super) fn forward(shape: &ConvShape) -> Self {
+    /// The output from the input, in bundles of so many images.
+    pub(super) fn forward(bundle: usize, shape: &ConvShape) -> Self {
         let [channels, outputs] = shape.group();
         let [_, input @ ..] = shape.input;
         let [_, output @ ..] = shape.output;
         Self {
-            bundles: shape.images / BUNDLE,
+            bundles: shape.images / bundle,
             groups: shape.groups,
             channels,
             outputs,
-            ..Self::of_window(&shape.window, input, output)
+            ..Self::of_window(bundle, &shape.window, input, output)
         }
     }
 
     /// A window that slides over one channel of one bundle.
-    pub(super) fn of_window(window: &Window, source: [usize; 2], target: [usize; 2]) -> Self {
+    pub(super) fn of_window(
+        bundle: usize,
+        window: &Window,
+        source: [usize; 2],
+        target: [usize; 2],
+    ) -> Self {
         let axis = |axis: usize| {
             let read = |position: usize, tap: usize| {
                 let place = position * window.strides[axis] + tap * window.dilations[axis];
@@ -65,6 +71,7 @@ impl Correlation {
                 .collect()
         };
         Self {
+            images: bundle,
             bundles: 1,
             groups: 1,
             channels: 1,

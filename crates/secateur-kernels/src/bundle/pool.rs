@@ -1,7 +1,6 @@
 //! Pooling of bundles.
 
 use super::geometry::{Correlation, Pairs};
-use crate::layout::BUNDLE;
 use crate::level::dispatch;
 use crate::pool::PoolShape;
 use crate::scratch::{with_scratch, with_shared};
@@ -14,8 +13,14 @@ const POSITIONS: usize = 8;
 const NONE: f32 = -1.0;
 
 /// `y` is the largest input under the window; a NaN wins, padding never does.
-pub(crate) fn max_forward(shape: &PoolShape, channels: usize, x: &[f32], y: &mut [f32]) {
-    let window = Correlation::of_window(&shape.window, shape.input, shape.output);
+pub(crate) fn max_forward(
+    images: usize,
+    shape: &PoolShape,
+    channels: usize,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let window = Correlation::of_window(images, &shape.window, shape.input, shape.output);
     each_position(
         &window,
         channels,
@@ -39,16 +44,17 @@ pub(crate) fn max_forward(shape: &PoolShape, channels: usize, x: &[f32], y: &mut
 
 /// `dx`: each gradient goes to the first of the largest inputs under its window.
 pub(crate) fn max_backward(
+    images: usize,
     shape: &PoolShape,
     channels: usize,
     x: &[f32],
     dy: &[f32],
     dx: &mut [f32],
 ) {
-    let window = Correlation::of_window(&shape.window, shape.input, shape.output);
+    let window = Correlation::of_window(images, &shape.window, shape.input, shape.output);
     with_shared(dy.len(), |taps| {
         find_largest(&window, channels, x, taps);
-        let image = window.positions() * channels * BUNDLE;
+        let image = window.positions() * channels * images;
         each_position(
             &window.turned(),
             channels,
@@ -104,8 +110,15 @@ fn row(x: &[f32], place: usize, len: usize) -> &[f32] {
 }
 
 /// The mean over all positions.
-pub(crate) fn average(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
-    let (x, y) = (x.as_chunks::<BUNDLE>().0, y.as_chunks_mut::<BUNDLE>().0);
+pub(crate) fn average(images: usize, channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
+    match images {
+        32 => average_of::<32>(channels, positions, x, y),
+        _ => average_of::<16>(channels, positions, x, y),
+    }
+}
+
+fn average_of<const IMAGES: usize>(channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
+    let (x, y) = (x.as_chunks::<IMAGES>().0, y.as_chunks_mut::<IMAGES>().0);
     y.par_chunks_mut(channels)
         .zip(x.par_chunks(channels * positions))
         .for_each(|(y, x)| {
@@ -113,7 +126,7 @@ pub(crate) fn average(channels: usize, positions: usize, x: &[f32], y: &mut [f32
                 #[inline(always)]
                 || {
                     for (channel, y) in y.iter_mut().enumerate() {
-                        let mut sums = [0.0_f64; BUNDLE];
+                        let mut sums = [0.0_f64; IMAGES];
                         for x in x.iter().skip(channel).step_by(channels) {
                             for (sum, x) in sums.iter_mut().zip(x) {
                                 *sum += f64::from(*x);
@@ -126,10 +139,9 @@ pub(crate) fn average(channels: usize, positions: usize, x: &[f32], y: &mut [f32
         });
 }
 
-/// The gradient of [`average`]'s input.
-pub(crate) fn average_backward(channels: usize, positions: usize, dy: &[f32], dx: &mut [f32]) {
+/// The gradient of [`average`]'s input, with `len` floats at a position.
+pub(crate) fn average_backward(len: usize, positions: usize, dy: &[f32], dx: &mut [f32]) {
     let share = 1.0 / positions as f32;
-    let len = channels * BUNDLE;
     dx.par_chunks_mut(len).enumerate().for_each(|(point, dx)| {
         let dy = &dy[point / positions * len..][..len];
         for (dx, dy) in dx.iter_mut().zip(dy) {
@@ -147,7 +159,7 @@ fn each_position(
     target: &mut [f32],
     work: impl Fn(usize, Pairs<'_>, &[f32], &mut [f32], &mut [f32]) + Sync,
 ) {
-    let row = channels * BUNDLE;
+    let row = channels * window.images;
     target
         .par_chunks_mut(POSITIONS * row)
         .enumerate()

@@ -314,14 +314,8 @@ fn product_gradient(
             },
             Spread::Same,
         ] => {
-            let [sums] =
-                channel::sums(
-                    channels,
-                    call.run(positions),
-                    dy,
-                    values,
-                    |_| |g, x| [g * x],
-                );
+            let run = call.run(positions);
+            let [sums] = channel::sums(channels, run, dy, values, [], |[], g, x| [g * x]);
             call.array(own.shape(), sums.into_iter().map(|s| s as f32).collect())
         }
         _ => {
@@ -343,7 +337,7 @@ fn reduced(call: &Call<'_>, gradient: &Floats, shape: &[usize]) -> Result<Floats
     } = spread(shape, call.out_shape)
     {
         let dy = in_order(call, gradient)?;
-        let [sums] = channel::sums(channels, call.run(positions), dy, dy, |_| |g, _| [g]);
+        let [sums] = channel::sums(channels, call.run(positions), dy, dy, [], |[], g, _| [g]);
         return call.array(shape, sums.into_iter().map(|s| s as f32).collect());
     }
     let mut sum = gradient.to_owned();

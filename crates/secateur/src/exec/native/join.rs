@@ -4,7 +4,6 @@ use super::node::{Call, InputGradients};
 use crate::exec::ExecError;
 use crate::tensor::Floats;
 use secateur_kernels::Layout;
-use secateur_kernels::layout::BUNDLE;
 
 /// For each input how many of its elements stand together in the output. In bundles the channels are joined.
 fn runs(call: &Call<'_>, axis: i64) -> Result<Vec<usize>, ExecError> {
@@ -13,7 +12,7 @@ fn runs(call: &Call<'_>, axis: i64) -> Result<Vec<usize>, ExecError> {
         let shape = call.operands.shape(slot)?;
         Ok(match call.layout {
             Layout::Planes => shape[axis..].iter().product(),
-            Layout::Bundles => BUNDLE * shape[axis],
+            Layout::Bundles(images) => images * shape[axis],
         })
     };
     (0..call.operands.node.inputs.len()).map(run).collect()

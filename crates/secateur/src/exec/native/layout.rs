@@ -30,9 +30,10 @@ impl Laid {
         }
         let shape = self.array.shape();
         let (channels, positions) = (shape[1], shape[2..].iter().product());
-        let turn = match layout {
-            Layout::Bundles => to_bundles,
-            Layout::Planes => to_planes,
+        let (turn, images): (Turn, usize) = match (self.layout, layout) {
+            (Layout::Planes, Layout::Bundles(images)) => (to_bundles, images),
+            (Layout::Bundles(images), _) => (to_planes, images),
+            (Layout::Planes, Layout::Planes) => return Ok(self.clone()),
         };
         let Some(from) = self.array.as_slice() else {
             return Err(ExecError::Device(
@@ -40,11 +41,14 @@ impl Laid {
             ));
         };
         let mut turned = buffers.take(from.len());
-        turn(channels, positions, from, &mut turned);
+        turn(images, channels, positions, from, &mut turned);
         let array = buffers.array(shape, turned)?;
         Ok(Self { array, layout })
     }
 }
+
+/// Brings images, as many as a bundle has, of so many channels and positions into another order.
+type Turn = fn(usize, usize, usize, &[f32], &mut [f32]);
 
 /// The order of an input of a node that computes in `layout`.
 pub(super) fn layout_of_input(
@@ -74,7 +78,8 @@ pub(super) fn layout_of(
     let Ok(shape) = operands.shape(0) else {
         return Layout::Planes;
     };
-    if images == 0 || !Layout::Bundles.fits(images) || !is_batch(out_shape) || !is_batch(shape) {
+    let best = Layout::best(images);
+    if best == Layout::Planes || !is_batch(out_shape) || !is_batch(shape) {
         return Layout::Planes;
     }
     let can = match &operands.node.op {
@@ -99,7 +104,7 @@ pub(super) fn layout_of(
         }
         _ => false,
     };
-    if can { Layout::Bundles } else { Layout::Planes }
+    if can { best } else { Layout::Planes }
 }
 
 /// Taps of a pooling window that are told apart as `f32` numbers.
@@ -156,8 +161,10 @@ mod tests {
 
     #[test]
     fn whole_bundles_are_computed_as_such() {
-        for (op, layout) in layouts(64) {
-            assert_eq!(layout, Layout::Bundles, "{op}");
+        for (images, bundle) in [(64, 32), (48, 16)] {
+            for (op, layout) in layouts(images) {
+                assert_eq!(layout, Layout::Bundles(bundle), "{op}");
+            }
         }
         for (op, layout) in layouts(33) {
             assert_eq!(layout, Layout::Planes, "{op}");

@@ -8,6 +8,7 @@
 mod arithmetic;
 mod buffers;
 mod convolution;
+mod fuse;
 mod join;
 mod layout;
 mod node;

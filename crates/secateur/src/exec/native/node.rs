@@ -1,6 +1,7 @@
 //! The one place that says which function runs an operator, forward and backward.
 
 use super::buffers::Buffers;
+use super::fuse::Clamp;
 use super::{arithmetic, convolution, join, norm, pool, reduce};
 use crate::exec::burn::node as burn_node;
 use crate::exec::{BatchNormMode, ExecError};
@@ -10,7 +11,7 @@ use ::burn::tensor::Device;
 use ndarray::{ArcArray, IxDyn};
 use secateur_kernels::Layout;
 use secateur_kernels::aligned::Aligned;
-use secateur_kernels::layout::{BUNDLE, Batch};
+use secateur_kernels::layout::Batch;
 
 /// A node with its inputs at hand.
 pub(super) struct Call<'c> {
@@ -21,6 +22,8 @@ pub(super) struct Call<'c> {
     /// The order of the inputs that have one part for each image, of the output, and of their gradients.
     pub(super) layout: Layout,
     pub(super) batch_norm: BatchNormMode,
+    /// What is done to the output of a batch normalisation.
+    pub(super) clamp: Clamp,
     pub(super) buffers: &'c Buffers,
     /// For the operators that Burn runs.
     pub(super) device: &'c Device,
@@ -90,7 +93,7 @@ impl Call<'_> {
     pub(super) fn run(&self, positions: usize) -> usize {
         match self.layout {
             Layout::Planes => positions,
-            Layout::Bundles => BUNDLE,
+            Layout::Bundles(images) => images,
         }
     }
 

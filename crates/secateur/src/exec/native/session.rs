@@ -1,11 +1,10 @@
 //! Runs a graph on host arrays: the values at hand, the record for the backward pass, the taps.
 
 use super::buffers::Buffers;
+use super::fuse::Fused;
 use super::layout::{Laid, layout_of, layout_of_input};
 use super::node::{Call, Saved, backward, forward};
-use crate::exec::plan::{
-    Plan, Schedule, Wanted, check_output_gradients, computed_outputs, dependents,
-};
+use crate::exec::plan::{Plan, Schedule, Wanted, check_output_gradients, dependents};
 use crate::exec::taps::Taps;
 use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
 use crate::graph::{Graph, Node, Op, Operands};
@@ -30,6 +29,8 @@ pub(super) struct NativeSession {
     /// For the operators that Burn runs.
     device: Device,
     plan: Option<Plan>,
+    /// Of the last plan.
+    fused: Fused,
 }
 
 /// Whether a backward pass follows.
@@ -80,6 +81,7 @@ impl NativeSession {
             differentiated,
             device: Device::flex(),
             plan: None,
+            fused: Fused::default(),
             graph,
         })
     }
@@ -90,7 +92,9 @@ impl NativeSession {
             Some(plan) if plan.input_shape == shape => Ok(plan),
             _ => {
                 self.buffers.clear();
-                Plan::new(&self.graph, &self.input, shape, &self.wanted)
+                let plan = Plan::new(&self.graph, &self.input, shape, &self.wanted)?;
+                self.fused = Fused::new(&self.graph, &plan, &self.wanted);
+                Ok(plan)
             }
         }
     }
@@ -123,13 +127,16 @@ impl NativeSession {
             }
         }
         for (position, &index) in schedule.nodes.iter().enumerate() {
+            if self.fused.is_follower(index) {
+                continue;
+            }
             let node = &self.graph.nodes[index];
             let layout = self.layout(plan, &record.values, node);
             self.lay(plan, &mut record.values, node, layout)?;
             let inputs = self.inputs(plan, &record.values, node, layout)?;
             let mut computed = Vec::new();
-            for (output, name) in computed_outputs(node) {
-                let call = self.call(plan, node, output, &inputs, layout);
+            for (output, name) in self.fused.outputs(index, node) {
+                let call = self.call(plan, index, output, &inputs, layout);
                 let (array, saved) = forward(&call)?;
                 if let Some(saved) = saved
                     && kept.contains(name)
@@ -165,7 +172,7 @@ impl NativeSession {
             .inputs
             .iter()
             .filter_map(|name| values.get(name))
-            .any(|value| value.layout == Layout::Bundles);
+            .any(|value| value.layout != Layout::Planes);
         let images = plan.input_shape.first().copied().unwrap_or(0);
         let operands = Operands::new(&self.graph, &plan.inferred, node);
         layout_of(operands, plan.shape(output), images, comes_in_bundles)
@@ -201,11 +208,12 @@ impl NativeSession {
     fn call<'c>(
         &'c self,
         plan: &'c Plan,
-        node: &'c Node,
+        index: usize,
         output: usize,
         inputs: &'c [Option<Floats>],
         layout: Layout,
     ) -> Call<'c> {
+        let node = &self.graph.nodes[index];
         let name = node.outputs.get(output).map_or("", String::as_str);
         Call {
             operands: Operands::new(&self.graph, &plan.inferred, node).at_output(output),
@@ -213,6 +221,7 @@ impl NativeSession {
             out_shape: plan.shape(name),
             layout,
             batch_norm: self.batch_norm,
+            clamp: self.fused.clamp(index),
             buffers: &self.buffers,
             device: &self.device,
         }
@@ -270,9 +279,11 @@ impl NativeSession {
             }
         }
         for &index in schedule.nodes.iter().rev() {
-            let node = &self.graph.nodes[index];
-            for (output, name) in computed_outputs(node) {
-                self.backward_through(plan, node, (output, name), &mut record, &mut gradients)?;
+            if self.fused.is_follower(index) {
+                continue;
+            }
+            for (output, name) in self.fused.outputs(index, &self.graph.nodes[index]) {
+                self.backward_through(plan, index, (output, name), &mut record, &mut gradients)?;
             }
         }
         Ok(gradients)
@@ -282,11 +293,12 @@ impl NativeSession {
     fn backward_through(
         &self,
         plan: &Plan,
-        node: &Node,
-        (index, output): (usize, &String),
+        index: usize,
+        (slot, output): (usize, &String),
         record: &mut Record,
         gradients: &mut BTreeMap<String, Laid>,
     ) -> Result<(), ExecError> {
+        let node = &self.graph.nodes[index];
         // Nothing reads this value any more: its readers come later in the schedule.
         let value = record.values.remove(output);
         if !self.is_recorded(node) {
@@ -317,7 +329,7 @@ impl NativeSession {
             .iter()
             .map(|name| self.differentiated.contains(name))
             .collect();
-        let call = self.call(plan, node, index, &inputs, layout);
+        let call = self.call(plan, index, slot, &inputs, layout);
         let saved = record.saved.remove(output);
         let gradient = self.turned(gradient, layout)?;
         let found = backward(&call, &value.array, saved, &gradient.array, &wanted)?;

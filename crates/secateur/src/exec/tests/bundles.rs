@@ -139,6 +139,7 @@ fn whole_bundles_give_what_the_other_engine_gives() {
     for (images, batch_norm) in [
         (32, BatchNormMode::Batch),
         (64, BatchNormMode::Stored),
+        (48, BatchNormMode::Batch),
         (33, BatchNormMode::Batch),
     ] {
         let graph = network(images);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bundles;
+mod fused;
 mod gradients;
 mod indices;
 mod naive;

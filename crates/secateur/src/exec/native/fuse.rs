@@ -1,0 +1,135 @@
+//! Batch normalisation and the activation after it, computed together: the value between them is neither
+//! written nor kept, and each pass over memory does the work of both.
+
+use crate::exec::plan::{Plan, Wanted, computed_outputs};
+use crate::graph::{Activation, Graph, Node, Op, Operands};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A function that is a straight line of slope one, cut off on both sides.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Clamp {
+    /// The smallest and the largest value.
+    range: [f32; 2],
+    /// Between these, both left out, the slope is one; elsewhere it is zero.
+    slope: [f32; 2],
+}
+
+impl Clamp {
+    /// The function that changes nothing.
+    pub(super) const NONE: Self = Self {
+        range: [f32::NEG_INFINITY, f32::INFINITY],
+        slope: [f32::NEG_INFINITY, f32::INFINITY],
+    };
+
+    const RELU: Self = Self {
+        range: [0.0, f32::INFINITY],
+        slope: [0.0, f32::INFINITY],
+    };
+
+    /// `Clip`, whose bounds belong to the straight part.
+    fn clip(min: f32, max: f32) -> Self {
+        Self {
+            range: [min, max],
+            slope: [min.next_down(), max.next_up()],
+        }
+    }
+
+    /// The value at `x`.
+    #[inline(always)]
+    pub(super) fn value(self, x: f32) -> f32 {
+        let [min, max] = self.range;
+        let x = if x < min { min } else { x };
+        if x > max { max } else { x }
+    }
+
+    /// `gradient` of the value as the gradient of `x`.
+    #[inline(always)]
+    pub(super) fn backward(self, x: f32, gradient: f32) -> f32 {
+        let [below, above] = self.slope;
+        if (x > below) & (x < above) {
+            gradient
+        } else {
+            0.0
+        }
+    }
+}
+
+/// The batch normalisations that are computed with their activations.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fused {
+    /// By index of the normalisation's node: the activation, and the name of its output.
+    clamps: BTreeMap<usize, (Clamp, String)>,
+    /// Indices of the activations' nodes.
+    followers: BTreeSet<usize>,
+}
+
+impl Fused {
+    /// Finds the activations that are all that reads a normalisation.
+    pub(super) fn new(graph: &Graph, plan: &Plan, wanted: &Wanted) -> Self {
+        let mut readers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, node) in graph.nodes.iter().enumerate() {
+            for input in &node.inputs {
+                readers.entry(input).or_default().push(index);
+            }
+        }
+        let mut fused = Self::default();
+        for (index, node) in graph.nodes.iter().enumerate() {
+            let mut outputs = computed_outputs(node);
+            let (Op::BatchNormalization { .. }, Some((_, between)), None) =
+                (&node.op, outputs.next(), outputs.next())
+            else {
+                continue;
+            };
+            let is_wanted = wanted.step.contains(between) || wanted.forward.contains(between);
+            let Some(&[follower]) = readers.get(between.as_str()).map(Vec::as_slice) else {
+                continue;
+            };
+            let reader = &graph.nodes[follower];
+            if let (false, Some(clamp), [output]) = (
+                is_wanted,
+                clamp_of(graph, plan, reader),
+                &reader.outputs[..],
+            ) && reader.inputs.first() == Some(between)
+            {
+                fused.clamps.insert(index, (clamp, output.clone()));
+                fused.followers.insert(follower);
+            }
+        }
+        fused
+    }
+
+    /// Whether the node is computed with the one before it.
+    pub(super) fn is_follower(&self, index: usize) -> bool {
+        self.followers.contains(&index)
+    }
+
+    /// What is done to the output of a node.
+    pub(super) fn clamp(&self, index: usize) -> Clamp {
+        self.clamps
+            .get(&index)
+            .map_or(Clamp::NONE, |(clamp, _)| *clamp)
+    }
+
+    /// The outputs that are computed at a node: which, and the name of what is written.
+    pub(super) fn outputs<'a>(&'a self, index: usize, node: &'a Node) -> Vec<(usize, &'a String)> {
+        match self.clamps.get(&index) {
+            Some((_, name)) => vec![(0, name)],
+            None => computed_outputs(node).collect(),
+        }
+    }
+}
+
+/// The function that a node computes of its first input, where it is such a one.
+fn clamp_of(graph: &Graph, plan: &Plan, node: &Node) -> Option<Clamp> {
+    match node.op {
+        Op::Activation(Activation::Relu) => Some(Clamp::RELU),
+        Op::Clip { .. } => {
+            let bounds = Operands::new(graph, &plan.inferred, node).clip_bounds();
+            let (min, max) = bounds.ok()?;
+            let min = min.unwrap_or(f32::NEG_INFINITY);
+            let max = max.unwrap_or(f32::INFINITY);
+            (min <= max).then(|| Clamp::clip(min, max))
+        }
+        _ => None,
+    }
+}

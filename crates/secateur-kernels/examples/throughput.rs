@@ -9,8 +9,9 @@ use pulp::{Arch, Simd, WithSimd};
 use secateur_kernels::aligned::Aligned;
 use secateur_kernels::conv::{ConvShape, backward_data, backward_weight, forward};
 use secateur_kernels::layout::Batch;
+use secateur_kernels::norm::{self, Line};
 use secateur_kernels::pool::{PoolShape, average, max_backward, max_forward};
-use secateur_kernels::{Layout, Window, channel};
+use secateur_kernels::{Clamp, Layout, Window, channel};
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -170,6 +171,18 @@ fn cases() -> Vec<Case> {
         dense("mobilenet2-224", 16, [144, 24], 56, 1, 1),
         dense("mobilenet2-224", 16, [32, 192], 28, 1, 1),
         dense("mobilenet2-224", 16, [160, 960], 7, 1, 1),
+        Case {
+            groups: 32,
+            ..dense("resnext", 32, [128, 128], 28, 3, 1)
+        },
+        Case {
+            groups: 32,
+            ..dense("resnext", 32, [256, 256], 14, 3, 1)
+        },
+        Case {
+            groups: 64,
+            ..dense("resnext", 32, [128, 128], 28, 3, 1)
+        },
         depthwise("mobilenet2-224 dw", 16, 32, 112, 1),
         depthwise("mobilenet2-224 dw", 16, 96, 112, 2),
         depthwise("mobilenet2-224 dw", 16, 144, 56, 1),
@@ -215,25 +228,27 @@ fn memory() {
         print("moments", n, &mut || {
             black_box(channel::moments(channels, run, &x));
         });
-        print("sums of two functions", 2 * n, &mut || {
-            black_box(channel::sums(channels, run, &x, &x, [], |[], g, x| {
-                [g, g * x]
-            }));
+        let line = Line {
+            factor: &factors,
+            offset: &factors,
+            clamp: Clamp::RELU,
+        };
+        print("normalisation", 2 * n, &mut || {
+            norm::forward(line, run, &x, &mut y);
         });
-        print("factor and offset of channels", 2 * n, &mut || {
-            channel::affine(&factors, &factors, run, &x, &mut y);
+        let two = [&factors[..]; 2];
+        print("sums of its gradient", 2 * n, &mut || {
+            black_box(norm::sums(line, two, run, &y, &x));
         });
-        print("combination of two values", 3 * n, &mut || {
-            channel::zip(channels, run, &x, &x, &mut y, |channel| {
-                let factor = factors[channel];
-                move |x, y| x * factor + y * factor + factor
-            });
+        let three = [&factors[..]; 3];
+        print("its gradient", 3 * n, &mut || {
+            norm::backward(line, three, run, &y, &x, &mut dx);
         });
         let pooled = n / 4;
         print("max pooling 3/2", n + pooled, &mut || {
             max_forward(batch, &shape, &x, &mut y[..pooled]);
         });
-        print("its gradient", 2 * n + pooled, &mut || {
+        print("gradient of the pooling", 2 * n + pooled, &mut || {
             max_backward(batch, &shape, &x, &y[..pooled], &mut dx);
         });
         print("mean of positions", n, &mut || {

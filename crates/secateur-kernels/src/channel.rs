@@ -1,9 +1,11 @@
 //! What is done channel by channel, on values `[images, channels, positions]`. Values in bundles are such values,
 //! too: each place of a bundle is an image whose positions are the images of the bundle.
 
+mod rows;
+
+use self::rows::Rows;
 use crate::elementwise::sums_of;
-use crate::layout::BUNDLES;
-use crate::level::dispatch;
+use crate::level::{compiled, dispatch};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -34,94 +36,125 @@ pub fn add(bias: &[f32], positions: usize, y: &mut [f32]) {
 /// # Panics
 /// Where a length does not fit.
 pub fn affine(factor: &[f32], offset: &[f32], positions: usize, x: &[f32], y: &mut [f32]) {
-    assert_eq!(factor.len(), offset.len(), "channels");
     map(
         factor.len(),
         positions,
         x,
         y,
+        [factor, offset],
         #[inline(always)]
-        |channel| {
-            let (factor, offset) = (factor[channel], offset[channel]);
-            #[inline(always)]
-            move |x| x * factor + offset
-        },
+        |[factor, offset], x| x * factor + offset,
     );
 }
 
-/// `y = f(channel)(x)`.
+/// `y = f(the channel's parameters, x)`.
 ///
 /// # Panics
 /// Where a length does not fit.
-pub fn map<G: Fn(f32) -> f32>(
+pub(crate) fn map<const P: usize>(
     channels: usize,
     positions: usize,
     x: &[f32],
     y: &mut [f32],
-    f: impl Fn(usize) -> G + Sync,
+    parameters: [&[f32]; P],
+    f: impl Fn([f32; P], f32) -> f32 + Copy + Sync,
 ) {
-    check(channels, positions, y.len());
-    assert_eq!(x.len(), y.len(), "lengths");
-    each_plane(
+    zip(
+        channels,
         positions,
+        x,
+        x,
         y,
+        parameters,
         #[inline(always)]
-        |plane, y| {
-            let f = f(plane % channels);
-            let x = &x[plane * positions..][..positions];
-            for (y, x) in y.iter_mut().zip(x) {
-                *y = f(*x);
-            }
-        },
+        move |own, x, _| f(own, x),
     );
 }
 
-/// `z = f(channel)(x, y)`.
+/// `z = f(the channel's parameters, x, y)`.
 ///
 /// # Panics
 /// Where a length does not fit.
-pub fn zip<G: Fn(f32, f32) -> f32>(
+pub(crate) fn zip<const P: usize>(
     channels: usize,
     positions: usize,
     x: &[f32],
     y: &[f32],
     z: &mut [f32],
-    f: impl Fn(usize) -> G + Sync,
+    parameters: [&[f32]; P],
+    f: impl Fn([f32; P], f32, f32) -> f32 + Copy + Sync,
 ) {
     check(channels, positions, z.len());
     assert!(x.len() == z.len() && y.len() == z.len(), "lengths");
+    check_parameters(&parameters, channels);
+    if let Some(rows) = Rows::of(channels, positions) {
+        return rows.zip(x, y, z, parameters, f);
+    }
     each_plane(
         positions,
         z,
         #[inline(always)]
         |plane, z| {
-            let f = f(plane % channels);
+            let own = parameters.map(|values| values[plane % channels]);
             let range = plane * positions..(plane + 1) * positions;
             for ((z, x), y) in z.iter_mut().zip(&x[range.clone()]).zip(&y[range]) {
-                *z = f(*x, *y);
+                *z = f(own, *x, *y);
             }
         },
     );
+}
+
+/// The sum of each channel.
+///
+/// # Panics
+/// Where `x` is no whole number of images.
+#[must_use]
+pub fn totals(channels: usize, positions: usize, x: &[f32]) -> Vec<f64> {
+    let [totals] = sums(
+        channels,
+        positions,
+        x,
+        x,
+        [],
+        #[inline(always)]
+        |[], x, _| [x],
+    );
+    totals
+}
+
+/// The sum of `x * y` of each channel.
+///
+/// # Panics
+/// Where a length does not fit.
+#[must_use]
+pub fn products(channels: usize, positions: usize, x: &[f32], y: &[f32]) -> Vec<f64> {
+    let [products] = sums(
+        channels,
+        positions,
+        x,
+        y,
+        [],
+        #[inline(always)]
+        |[], x, y| [x * y],
+    );
+    products
 }
 
 /// For each channel, sums over images and positions of `f(the channel's parameters, x, y)`, in `f64`.
 ///
 /// # Panics
 /// Where a length does not fit.
-pub fn sums<const P: usize, const N: usize>(
+pub(crate) fn sums<const P: usize, const N: usize>(
     channels: usize,
     positions: usize,
     x: &[f32],
     y: &[f32],
     parameters: [&[f32]; P],
-    f: impl Fn([f32; P], f32, f32) -> [f32; N] + Sync,
+    f: impl Fn([f32; P], f32, f32) -> [f32; N] + Copy + Sync,
 ) -> [Vec<f64>; N] {
     check(channels, positions, x.len());
     assert_eq!(x.len(), y.len(), "lengths");
-    assert!(
-        parameters.iter().all(|values| values.len() == channels),
-        "channels"
-    );
+    check_parameters(&parameters, channels);
     let mut sums = [(); N].map(|()| vec![0.0; channels]);
     if x.is_empty() {
         return sums;
@@ -140,25 +173,8 @@ pub fn sums<const P: usize, const N: usize>(
         }
         return sums;
     }
-    if BUNDLES.contains(&positions) {
-        let row = channels * positions;
-        // So few rows that small terms are not lost in sums of `f32`.
-        let len = (PART / row).clamp(1, 256) * row;
-        let parts: Vec<Vec<[f64; N]>> = x
-            .par_chunks(len)
-            .zip(y.par_chunks(len))
-            .map(|(x, y)| {
-                dispatch(RowSums {
-                    channels,
-                    parameters,
-                    lanes: positions,
-                    x,
-                    y,
-                    f: &f,
-                })
-            })
-            .collect();
-        for part in parts {
+    if let Some(rows) = Rows::of(channels, positions) {
+        for part in rows.sums(x, y, parameters, f) {
             for (channel, terms) in part.into_iter().enumerate() {
                 add(channel, terms);
             }
@@ -169,7 +185,7 @@ pub fn sums<const P: usize, const N: usize>(
     let found: Vec<[f64; N]> = (0..channels)
         .into_par_iter()
         .map(|channel| {
-            dispatch(
+            compiled(
                 #[inline(always)]
                 || {
                     let own = of_channel(channel);
@@ -196,145 +212,6 @@ pub fn sums<const P: usize, const N: usize>(
         add(channel, terms);
     }
     sums
-}
-
-/// Floats of a part of bundles, which stays in a core's own cache.
-const PART: usize = 1 << 17;
-/// Lanes of the sums, of one channel or two: of fewer the compiler unrolls the loop before it sees registers in it.
-const LANES: usize = 32;
-/// Groups of so many lanes whose sums are gathered together.
-const TOGETHER: usize = 32;
-
-/// [`sums`] of some rows `[channels, lanes]`, by channel.
-struct RowSums<'a, F, const P: usize> {
-    channels: usize,
-    parameters: [&'a [f32]; P],
-    /// Of a channel: the images of a bundle.
-    lanes: usize,
-    x: &'a [f32],
-    y: &'a [f32],
-    f: &'a F,
-}
-
-impl<F, const P: usize, const N: usize> WithSimd for RowSums<'_, F, P>
-where
-    F: Fn([f32; P], f32, f32) -> [f32; N],
-{
-    type Output = Vec<[f64; N]>;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> Vec<[f64; N]> {
-        simd.vectorize(
-            #[inline(always)]
-            || self.get(),
-        )
-    }
-}
-
-/// Some channels, as many as fill the lanes.
-struct Group<const P: usize, const N: usize> {
-    parameters: [[f32; LANES]; P],
-    sums: [[f32; LANES]; N],
-}
-
-impl<F, const P: usize> RowSums<'_, F, P> {
-    #[inline(always)]
-    fn get<const N: usize>(self) -> Vec<[f64; N]>
-    where
-        F: Fn([f32; P], f32, f32) -> [f32; N],
-    {
-        let (channels, row) = (self.channels, self.channels * self.lanes);
-        let mut totals = Vec::with_capacity(channels);
-        for first in (0..row).step_by(TOGETHER * LANES) {
-            let own = first..(first + TOGETHER * LANES).min(row);
-            let mut groups: Vec<Group<P, N>> = own
-                .clone()
-                .step_by(LANES)
-                .map(|first| self.group(first / self.lanes))
-                .collect();
-            for (x, y) in self.x.chunks_exact(row).zip(self.y.chunks_exact(row)) {
-                let rows = x[own.clone()]
-                    .chunks(LANES)
-                    .zip(y[own.clone()].chunks(LANES));
-                for ((x, y), group) in rows.zip(&mut groups) {
-                    match (x.as_array::<LANES>(), y.as_array::<LANES>()) {
-                        (Some(x), Some(y)) => group.add(self.f, x, y),
-                        _ => group.add_some(self.f, x, y),
-                    }
-                }
-            }
-            for group in &groups {
-                for lanes in (0..LANES).step_by(self.lanes) {
-                    totals.push(
-                        group
-                            .sums
-                            .each_ref()
-                            .map(|sums| total(&sums[lanes..][..self.lanes])),
-                    );
-                }
-            }
-        }
-        totals.truncate(channels);
-        totals
-    }
-}
-
-impl<F, const P: usize> RowSums<'_, F, P> {
-    /// The channels from `first` on.
-    fn group<const N: usize>(&self, first: usize) -> Group<P, N> {
-        let parameters = self.parameters.map(|values| {
-            let mut lanes = [0.0; LANES];
-            for (lanes, value) in lanes.chunks_exact_mut(self.lanes).zip(&values[first..]) {
-                lanes.fill(*value);
-            }
-            lanes
-        });
-        let sums = [[0.0; LANES]; N];
-        Group { parameters, sums }
-    }
-}
-
-impl<const P: usize, const N: usize> Group<P, N> {
-    // All arrays are indexed by lane and by sum: only so does the compiler see registers.
-    #[allow(clippy::needless_range_loop)]
-    #[inline(always)]
-    fn add(
-        &mut self,
-        f: &impl Fn([f32; P], f32, f32) -> [f32; N],
-        x: &[f32; LANES],
-        y: &[f32; LANES],
-    ) {
-        for lane in 0..LANES {
-            let own = std::array::from_fn(|index| self.parameters[index][lane]);
-            let terms = f(own, x[lane], y[lane]);
-            for n in 0..N {
-                self.sums[n][lane] += terms[n];
-            }
-        }
-    }
-
-    /// The last channel, which fills half of the lanes.
-    fn add_some(&mut self, f: &impl Fn([f32; P], f32, f32) -> [f32; N], x: &[f32], y: &[f32]) {
-        for (lane, (x, y)) in x.iter().zip(y).enumerate() {
-            let own = std::array::from_fn(|index| self.parameters[index][lane]);
-            let terms = f(own, *x, *y);
-            for (sums, term) in self.sums.iter_mut().zip(terms) {
-                sums[lane] += term;
-            }
-        }
-    }
-}
-
-/// The sum of all lanes, eight at a time.
-#[inline(always)]
-fn total(lanes: &[f32]) -> f64 {
-    let mut totals = [0.0_f64; 8];
-    for lanes in lanes.as_chunks::<8>().0 {
-        for (total, &lane) in totals.iter_mut().zip(lanes) {
-            *total += f64::from(lane);
-        }
-    }
-    totals.iter().sum()
 }
 
 /// Mean and biased variance of each channel.
@@ -398,6 +275,11 @@ fn check(channels: usize, positions: usize, len: usize) {
     );
 }
 
+fn check_parameters(parameters: &[&[f32]], channels: usize) {
+    let fits = parameters.iter().all(|values| values.len() == channels);
+    assert!(fits, "one parameter of a kind for each channel");
+}
+
 /// Calls `work(index, plane)` for every plane.
 fn each_plane(positions: usize, y: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
     if y.is_empty() {
@@ -429,14 +311,9 @@ impl<F: Fn(usize, &mut [f32])> WithSimd for Planes<'_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                for (index, y) in self.y.chunks_exact_mut(self.positions).enumerate() {
-                    (self.work)(self.first + index, y);
-                }
-            },
-        );
+    fn with_simd<S: Simd>(self, _: S) {
+        for (index, y) in self.y.chunks_exact_mut(self.positions).enumerate() {
+            (self.work)(self.first + index, y);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Functions of one and two arrays, element by element.
 
-use crate::level::dispatch;
+use crate::Clamp;
+use crate::level::compiled;
 use rayon::prelude::*;
 
 /// Elements that one part of the work takes.
@@ -15,7 +16,7 @@ pub fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
     y.par_chunks_mut(PART)
         .zip(x.par_chunks(PART))
         .for_each(|(y, x)| {
-            dispatch(
+            compiled(
                 #[inline(always)]
                 || {
                     for (y, x) in y.iter_mut().zip(x) {
@@ -30,12 +31,12 @@ pub fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
 ///
 /// # Panics
 /// Where the lengths differ.
-pub fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
+pub(crate) fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
     assert_eq!(x.len(), y.len(), "lengths");
     y.par_chunks_mut(PART)
         .zip(x.par_chunks(PART))
         .for_each(|(y, x)| {
-            dispatch(
+            compiled(
                 #[inline(always)]
                 || {
                     for (y, x) in y.iter_mut().zip(x) {
@@ -55,7 +56,7 @@ pub fn zip(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sy
     y.par_chunks_mut(PART)
         .zip(a.par_chunks(PART).zip(b.par_chunks(PART)))
         .for_each(|(y, (a, b))| {
-            dispatch(
+            compiled(
                 #[inline(always)]
                 || {
                     for (y, (a, b)) in y.iter_mut().zip(a.iter().zip(b)) {
@@ -64,6 +65,74 @@ pub fn zip(a: &[f32], b: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Sy
                 },
             );
         });
+}
+
+/// `y = clamp(x)`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn clamp(clamp: Clamp, x: &[f32], y: &mut [f32]) {
+    map(
+        x,
+        y,
+        #[inline(always)]
+        move |x| clamp.value(x),
+    );
+}
+
+/// `dx`, given `dy`, of [`clamp`].
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn clamp_backward(clamp: Clamp, dy: &[f32], x: &[f32], dx: &mut [f32]) {
+    zip(
+        dy,
+        x,
+        dx,
+        #[inline(always)]
+        move |dy, x| clamp.backward(x, dy),
+    );
+}
+
+/// `y = a + b`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
+    zip(
+        a,
+        b,
+        y,
+        #[inline(always)]
+        |a, b| a + b,
+    );
+}
+
+/// `y = a * b`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn multiply(a: &[f32], b: &[f32], y: &mut [f32]) {
+    zip(
+        a,
+        b,
+        y,
+        #[inline(always)]
+        |a, b| a * b,
+    );
+}
+
+/// `y += x`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn accumulate(y: &mut [f32], x: &[f32]) {
+    update(
+        y,
+        x,
+        #[inline(always)]
+        |y, x| y + x,
+    );
 }
 
 /// Partial sums that are kept side by side, so that they fill a vector register.

@@ -1,6 +1,6 @@
 //! The instruction set that the kernels use: the best one that the processor has.
 
-use pulp::{Arch, WithSimd};
+use pulp::{Arch, Simd, WithSimd};
 use std::sync::OnceLock;
 
 /// Environment variable that asks for a lesser instruction set: `avx2` or `scalar`. Tests use it.
@@ -24,4 +24,23 @@ fn choose(wanted: Option<&str>) -> Arch {
 #[inline(always)]
 pub(crate) fn dispatch<Op: WithSimd>(op: Op) -> Op::Output {
     arch().dispatch(op)
+}
+
+/// Runs a loop compiled for the instruction set. The closure must be `#[inline(always)]`.
+#[inline(always)]
+pub(crate) fn compiled<R>(work: impl FnMut() -> R) -> R {
+    dispatch(Loop(work))
+}
+
+/// A closure that is called in place. `pulp` calls closures through a function of its own, which is compiled for
+/// the least instruction set where it is not inlined.
+struct Loop<F>(F);
+
+impl<R, F: FnMut() -> R> WithSimd for Loop<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, _: S) -> R {
+        (self.0)()
+    }
 }

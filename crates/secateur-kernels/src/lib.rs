@@ -4,11 +4,13 @@
 //! fastest, or bundles of images that stand side by side. Work is divided
 //! into parts that depend on shapes alone and sums are taken in one order, so results do not depend
 //! on the number of threads. Loops are compiled for each instruction set by `pulp` and the best one is
-//! chosen at run time; products of whole planes are `faer`'s.
+//! chosen at run time; products of whole planes are `faer`'s. Functions that are passed in are compiled with the
+//! caller, and as fast as that is optimised; those that networks spend time in are written out here.
 
 pub mod aligned;
 mod bundle;
 pub mod channel;
+mod clamp;
 pub mod conv;
 mod copy;
 pub mod elementwise;
@@ -16,11 +18,13 @@ pub mod gram;
 pub mod layout;
 mod level;
 mod matrix;
+pub mod norm;
 pub mod pool;
 mod scratch;
 mod tile;
 mod transpose;
 mod window;
 
+pub use clamp::Clamp;
 pub use layout::Layout;
 pub use window::Window;

@@ -26,7 +26,7 @@ pub(crate) fn transpose(
             _ => 0,
         };
         if done == 0 {
-            level::dispatch(
+            level::compiled(
                 #[inline(always)]
                 || by_fours(planes, plane, rows, len, panel, stride),
             );

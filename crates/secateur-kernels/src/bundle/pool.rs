@@ -1,7 +1,7 @@
 //! Pooling of bundles.
 
 use super::geometry::{Correlation, Pairs};
-use crate::level::dispatch;
+use crate::level::{compiled, dispatch};
 use crate::pool::PoolShape;
 use crate::scratch::{with_scratch, with_shared};
 use pulp::{Simd, WithSimd};
@@ -122,7 +122,7 @@ fn average_of<const IMAGES: usize>(channels: usize, positions: usize, x: &[f32],
     y.par_chunks_mut(channels)
         .zip(x.par_chunks(channels * positions))
         .for_each(|(y, x)| {
-            dispatch(
+            compiled(
                 #[inline(always)]
                 || {
                     for (channel, y) in y.iter_mut().enumerate() {
@@ -197,19 +197,14 @@ impl<F: Fn(usize, Pairs<'_>, &[f32], &mut [f32], &mut [f32])> WithSimd for Posit
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                let positions = self.window.positions();
-                for (index, target) in self.target.chunks_exact_mut(self.row).enumerate() {
-                    let point = self.first + index;
-                    let bundle = point / positions;
-                    let source = &self.source[bundle * self.image..][..self.image];
-                    let pairs = self.window.pairs(point % positions);
-                    (self.work)(bundle, pairs, source, target, self.spare);
-                }
-            },
-        );
+    fn with_simd<S: Simd>(self, _: S) {
+        let positions = self.window.positions();
+        for (index, target) in self.target.chunks_exact_mut(self.row).enumerate() {
+            let point = self.first + index;
+            let bundle = point / positions;
+            let source = &self.source[bundle * self.image..][..self.image];
+            let pairs = self.window.pairs(point % positions);
+            (self.work)(bundle, pairs, source, target, self.spare);
+        }
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mu
             });
         });
         for other in others.chunks_exact(len) {
-            elementwise::update(dw, other, |a, b| a + b);
+            elementwise::accumulate(dw, other);
         }
     });
 }

@@ -55,7 +55,7 @@ pub(super) fn gradient(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32])
             })
             .for_each(|(group, panel, dw)| {
                 with_scratch(|scratch| {
-                    level::dispatch(
+                    level::compiled(
                         #[inline(always)]
                         || plan.collect(sums, group, panel, dw, scratch),
                     );

@@ -8,14 +8,14 @@ use crate::exec::ExecError;
 use crate::graph::{Activation, Arithmetic};
 use crate::tensor::Floats;
 use ndarray::{ArrayViewD, Axis, IxDyn, Zip};
-use secateur_kernels::{channel, elementwise};
+use secateur_kernels::{Clamp, channel, elementwise};
 
 /// Functions of one value.
 pub(super) fn activation(call: &Call<'_>, function: Activation) -> Result<Floats, ExecError> {
     let (_, x) = call.input(0)?;
     let mut y = call.buffer(x.len());
     match function {
-        Activation::Relu => elementwise::map(x, &mut y, |x| if x < 0.0 { 0.0 } else { x }),
+        Activation::Relu => elementwise::clamp(Clamp::RELU, x, &mut y),
         Activation::LeakyRelu { alpha } => {
             elementwise::map(x, &mut y, |x| if x < 0.0 { alpha * x } else { x });
         }
@@ -46,7 +46,7 @@ pub(super) fn activation_backward(
     let dx_slice = &mut dx[..];
     match function {
         Activation::Relu => {
-            elementwise::zip(dy, x, dx_slice, |g, x| if x > 0.0 { g } else { 0.0 });
+            elementwise::clamp_backward(Clamp::RELU, dy, x, dx_slice);
         }
         Activation::LeakyRelu { alpha } => {
             elementwise::zip(dy, x, dx_slice, |g, x| if x > 0.0 { g } else { alpha * g });
@@ -80,13 +80,9 @@ pub(super) fn activation_backward(
 
 /// `Clip`, with bounds as attributes or as constant inputs; the upper bound wins.
 pub(super) fn clip(call: &Call<'_>) -> Result<Floats, ExecError> {
-    let (min, max) = bounds(call)?;
     let (_, x) = call.input(0)?;
     let mut y = call.buffer(x.len());
-    elementwise::map(x, &mut y, |x| {
-        let x = if x < min { min } else { x };
-        if x > max { max } else { x }
-    });
+    elementwise::clamp(bounds(call)?, x, &mut y);
     call.output(y)
 }
 
@@ -94,20 +90,17 @@ pub(super) fn clip_backward(
     call: &Call<'_>,
     gradient: &Floats,
 ) -> Result<InputGradients, ExecError> {
-    let (min, max) = bounds(call)?;
     let (array, x) = call.input(0)?;
     let mut dx = call.buffer(x.len());
-    elementwise::zip(in_order(call, gradient)?, x, &mut dx, |g, x| {
-        if x >= min && x <= max { g } else { 0.0 }
-    });
+    elementwise::clamp_backward(bounds(call)?, in_order(call, gradient)?, x, &mut dx);
     let mut gradients = vec![None; call.operands.node.inputs.len()];
     gradients[0] = Some(call.buffered(array.shape(), dx)?);
     Ok(gradients)
 }
 
-fn bounds(call: &Call<'_>) -> Result<(f32, f32), ExecError> {
+fn bounds(call: &Call<'_>) -> Result<Clamp, ExecError> {
     let (min, max) = call.operands.clip_bounds()?;
-    Ok((
+    Ok(Clamp::clip(
         min.unwrap_or(f32::NEG_INFINITY),
         max.unwrap_or(f32::INFINITY),
     ))
@@ -152,10 +145,10 @@ pub(super) fn forward(call: &Call<'_>, operation: Arithmetic) -> Result<Floats, 
     let spreads = [a_array, b_array].map(|array| spread(array.shape(), call.out_shape));
     match (spreads, operation) {
         ([Spread::Same, Spread::Same], Arithmetic::Add) => {
-            elementwise::zip(a, b, &mut y, |a, b| a + b);
+            elementwise::add(a, b, &mut y);
         }
         ([Spread::Same, Spread::Same], Arithmetic::Mul) => {
-            elementwise::zip(a, b, &mut y, |a, b| a * b);
+            elementwise::multiply(a, b, &mut y);
         }
         (
             [
@@ -292,7 +285,7 @@ fn product_gradient(
     match spreads {
         [Spread::Same, Spread::Same] => {
             let mut product = call.buffer(dy.len());
-            elementwise::zip(dy, values, &mut product, |g, x| g * x);
+            elementwise::multiply(dy, values, &mut product);
             call.output(product)
         }
         [
@@ -315,7 +308,7 @@ fn product_gradient(
             Spread::Same,
         ] => {
             let run = call.run(positions);
-            let [sums] = channel::sums(channels, run, dy, values, [], |[], g, x| [g * x]);
+            let sums = channel::products(channels, run, dy, values);
             call.array(own.shape(), sums.into_iter().map(|s| s as f32).collect())
         }
         _ => {
@@ -337,7 +330,7 @@ fn reduced(call: &Call<'_>, gradient: &Floats, shape: &[usize]) -> Result<Floats
     } = spread(shape, call.out_shape)
     {
         let dy = in_order(call, gradient)?;
-        let [sums] = channel::sums(channels, call.run(positions), dy, dy, [], |[], g, _| [g]);
+        let sums = channel::totals(channels, call.run(positions), dy);
         return call.array(shape, sums.into_iter().map(|s| s as f32).collect());
     }
     let mut sum = gradient.to_owned();

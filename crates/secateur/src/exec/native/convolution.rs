@@ -91,8 +91,7 @@ fn run_backward(
     if is_wanted(2) {
         let (bias, _) = call.input(2)?;
         let positions = call.run(shape.output[1] * shape.output[2]);
-        let [sums] =
-            secateur_kernels::channel::sums(shape.output[0], positions, dy, dy, [], |[], g, _| [g]);
+        let sums = secateur_kernels::channel::totals(shape.output[0], positions, dy);
         let db = sums.into_iter().map(|sum| sum as f32).collect();
         gradients[2] = Some(call.array(bias.shape(), db)?);
     }

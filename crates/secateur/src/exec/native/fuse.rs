@@ -3,56 +3,8 @@
 
 use crate::exec::plan::{Plan, Wanted, computed_outputs};
 use crate::graph::{Activation, Graph, Node, Op, Operands};
+use secateur_kernels::Clamp;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// A function that is a straight line of slope one, cut off on both sides.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Clamp {
-    /// The smallest and the largest value.
-    range: [f32; 2],
-    /// Between these, both left out, the slope is one; elsewhere it is zero.
-    slope: [f32; 2],
-}
-
-impl Clamp {
-    /// The function that changes nothing.
-    pub(super) const NONE: Self = Self {
-        range: [f32::NEG_INFINITY, f32::INFINITY],
-        slope: [f32::NEG_INFINITY, f32::INFINITY],
-    };
-
-    const RELU: Self = Self {
-        range: [0.0, f32::INFINITY],
-        slope: [0.0, f32::INFINITY],
-    };
-
-    /// `Clip`, whose bounds belong to the straight part.
-    fn clip(min: f32, max: f32) -> Self {
-        Self {
-            range: [min, max],
-            slope: [min.next_down(), max.next_up()],
-        }
-    }
-
-    /// The value at `x`.
-    #[inline(always)]
-    pub(super) fn value(self, x: f32) -> f32 {
-        let [min, max] = self.range;
-        let x = if x < min { min } else { x };
-        if x > max { max } else { x }
-    }
-
-    /// `gradient` of the value as the gradient of `x`.
-    #[inline(always)]
-    pub(super) fn backward(self, x: f32, gradient: f32) -> f32 {
-        let [below, above] = self.slope;
-        if (x > below) & (x < above) {
-            gradient
-        } else {
-            0.0
-        }
-    }
-}
 
 /// The batch normalisations that are computed with their activations.
 #[derive(Clone, Debug, Default)]

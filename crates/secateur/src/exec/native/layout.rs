@@ -84,7 +84,7 @@ pub(super) fn layout_of(
     }
     let can = match &operands.node.op {
         // Worth turning their input for.
-        Op::Conv(attrs) => has_wide_groups(operands, attrs.groups),
+        Op::Conv(_) => true,
         Op::MaxPool(attrs) => attrs.kernel[0].saturating_mul(attrs.kernel[1]) <= LARGEST_WINDOW,
         Op::GlobalAveragePool => true,
         Op::Gemm { .. } => dense_shape(operands).is_some(),
@@ -109,18 +109,6 @@ pub(super) fn layout_of(
 
 /// Taps of a pooling window that are told apart as `f32` numbers.
 const LARGEST_WINDOW: usize = 1 << 20;
-/// Outputs of a group that fill half a register: with fewer, gradients of the weight take several times the
-/// memory of the output.
-const NARROWEST: usize = 8;
-
-/// Whether the groups of a convolution have enough outputs, or are single channels, which have kernels of their own.
-fn has_wide_groups(operands: Operands<'_>, groups: usize) -> bool {
-    let Ok(&[outputs, group_in, ..]) = operands.shape(1) else {
-        return false;
-    };
-    let is_depthwise = group_in == 1 && outputs == groups;
-    groups <= 1 || is_depthwise || outputs / groups >= NARROWEST
-}
 
 /// Whether two operands meet element by element, or channel by channel in a way that kernels have.
 fn can_combine(operands: Operands<'_>, operation: Arithmetic, out_shape: &[usize]) -> bool {

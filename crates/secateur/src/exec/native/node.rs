@@ -1,7 +1,6 @@
 //! The one place that says which function runs an operator, forward and backward.
 
 use super::buffers::Buffers;
-use super::fuse::Clamp;
 use super::{arithmetic, convolution, join, norm, pool, reduce};
 use crate::exec::burn::node as burn_node;
 use crate::exec::{BatchNormMode, ExecError};
@@ -9,9 +8,9 @@ use crate::graph::{Op, Operands};
 use crate::tensor::Floats;
 use ::burn::tensor::Device;
 use ndarray::{ArcArray, IxDyn};
-use secateur_kernels::Layout;
 use secateur_kernels::aligned::Aligned;
 use secateur_kernels::layout::Batch;
+use secateur_kernels::{Clamp, Layout};
 
 /// A node with its inputs at hand.
 pub(super) struct Call<'c> {

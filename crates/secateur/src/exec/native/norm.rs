@@ -1,10 +1,10 @@
 //! Batch normalisation by stored statistics or by those of the batch (Ioffe & Szegedy 2015).
 
-use super::fuse::Clamp;
 use super::node::{Call, InputGradients, Saved};
 use crate::exec::{BatchNormMode, ExecError};
 use crate::tensor::Floats;
-use secateur_kernels::channel;
+use secateur_kernels::norm::Line;
+use secateur_kernels::{channel, norm};
 
 /// Sizes of the input: channels, and how many values of one channel stand together.
 fn sizes(call: &Call<'_>) -> Result<(usize, usize), ExecError> {
@@ -34,21 +34,14 @@ pub(super) fn forward(call: &Call<'_>, epsilon: f32) -> Result<(Floats, Option<S
         BatchNormMode::Batch => channel::moments(channels, positions, x),
         BatchNormMode::Stored => stored(call, channels)?,
     };
-    let line = Line::new(&mean, &variance, scale, bias, epsilon);
-    let clamp = call.clamp;
+    let (factor, offset) = line(&mean, &variance, scale, bias, epsilon);
     let mut y = call.buffer(x.len());
-    channel::map(
-        channels,
-        positions,
-        x,
-        &mut y,
-        #[inline(always)]
-        |channel| {
-            let line = line.of(channel);
-            #[inline(always)]
-            move |x| clamp.value(line(x))
-        },
-    );
+    let line = Line {
+        factor: &factor,
+        offset: &offset,
+        clamp: call.clamp,
+    };
+    norm::forward(line, positions, x, &mut y);
     let saved = match call.batch_norm {
         BatchNormMode::Batch => Some(Saved::Moments(mean, variance)),
         BatchNormMode::Stored => None,
@@ -56,40 +49,21 @@ pub(super) fn forward(call: &Call<'_>, epsilon: f32) -> Result<(Floats, Option<S
     Ok((call.output(y)?, saved))
 }
 
-/// What a normalisation does to each channel.
-struct Line {
-    factor: Vec<f32>,
-    offset: Vec<f32>,
-}
-
-impl Line {
-    fn new(mean: &[f64], variance: &[f64], scale: &[f32], bias: &[f32], epsilon: f32) -> Self {
-        let factor: Vec<f64> = variance
-            .iter()
-            .zip(scale)
-            .map(|(variance, scale)| f64::from(*scale) / (variance + f64::from(epsilon)).sqrt())
-            .collect();
-        let offset = (0..factor.len()).map(|c| (f64::from(bias[c]) - mean[c] * factor[c]) as f32);
-        Self {
-            offset: offset.collect(),
-            factor: narrow(&factor),
-        }
-    }
-
-    #[inline(always)]
-    fn of(&self, channel: usize) -> impl Fn(f32) -> f32 + use<> {
-        let (factor, offset) = (self.factor[channel], self.offset[channel]);
-        #[inline(always)]
-        move |x| x * factor + offset
-    }
-
-    /// From the gradient of what `clamp` makes of the line, and `x`, the gradient of the line.
-    #[inline(always)]
-    fn backward(&self, clamp: Clamp, channel: usize) -> impl Fn(f32, f32) -> f32 + use<> {
-        let line = self.of(channel);
-        #[inline(always)]
-        move |gradient, x| clamp.backward(line(x), gradient)
-    }
+/// Factor and offset of each channel.
+fn line(
+    mean: &[f64],
+    variance: &[f64],
+    scale: &[f32],
+    bias: &[f32],
+    epsilon: f32,
+) -> (Vec<f32>, Vec<f32>) {
+    let factor: Vec<f64> = variance
+        .iter()
+        .zip(scale)
+        .map(|(variance, scale)| f64::from(*scale) / (variance + f64::from(epsilon)).sqrt())
+        .collect();
+    let offset = (0..factor.len()).map(|c| (f64::from(bias[c]) - mean[c] * factor[c]) as f32);
+    (narrow(&factor), offset.collect())
 }
 
 /// The stored mean and variance.
@@ -127,26 +101,21 @@ pub(super) fn backward(
         .iter()
         .map(|variance| 1.0 / (variance + f64::from(epsilon)).sqrt())
         .collect();
-    // The gradient of the activation that is computed with the normalisation.
-    let line = Line::new(&mean, &variance, scale, vector(call, 2, channels)?, epsilon);
+    let bias = vector(call, 2, channels)?;
+    let (own_factor, own_offset) = line(&mean, &variance, scale, bias, epsilon);
+    let line = Line {
+        factor: &own_factor,
+        offset: &own_offset,
+        clamp: call.clamp,
+    };
     let is_stored = call.batch_norm == BatchNormMode::Stored;
-    let clamp = call.clamp;
     // Sums of dy and of dy * x_hat: the gradients of bias and scale.
     let are_summed = !is_stored || wanted.iter().skip(1).any(|wanted| *wanted);
-    let (centre, steepness) = (narrow(&mean), narrow(&inverse));
     let [d_bias, d_scale] = match are_summed {
-        true => channel::sums(
-            channels,
-            positions,
-            dy,
-            x,
-            [&line.factor, &line.offset, &centre, &steepness],
-            #[inline(always)]
-            |[factor, offset, centre, steepness], g, x| {
-                let g = clamp.backward(x * factor + offset, g);
-                [g, g * ((x - centre) * steepness)]
-            },
-        ),
+        true => {
+            let statistics = [&narrow(&mean)[..], &narrow(&inverse)];
+            norm::sums(line, statistics, positions, dy, x)
+        }
         false => [vec![0.0; channels], vec![0.0; channels]],
     };
     let mut gradients: InputGradients = vec![None; wanted.len()];
@@ -166,21 +135,8 @@ pub(super) fn backward(
         let constant: Vec<f64> = (0..channels)
             .map(|c| -factor[c] * d_bias[c] / count - by_x[c] * mean[c])
             .collect();
-        let [factor, by_x, constant] = [&factor, &by_x, &constant].map(|v| narrow(v));
-        channel::zip(
-            channels,
-            positions,
-            dy,
-            x,
-            &mut dx,
-            #[inline(always)]
-            |channel| {
-                let (factor, by_x) = (factor[channel], by_x[channel]);
-                let (constant, through) = (constant[channel], line.backward(clamp, channel));
-                #[inline(always)]
-                move |g, x| through(g, x) * factor + x * by_x + constant
-            },
-        );
+        let factors = [&narrow(&factor)[..], &narrow(&by_x), &narrow(&constant)];
+        norm::backward(line, factors, positions, dy, x, &mut dx);
         gradients[0] = Some(call.buffered(array.shape(), dx)?);
     }
     // Stored statistics are read like weights: y = scale (x - mean) / sqrt(variance + epsilon) + bias.

@@ -361,7 +361,7 @@ impl NativeSession {
         };
         let gradient = self.turned(gradient, sum.layout)?.array;
         match (sum.array.as_slice_mut(), gradient.as_slice()) {
-            (Some(sum), Some(gradient)) => elementwise::update(sum, gradient, |a, b| a + b),
+            (Some(sum), Some(gradient)) => elementwise::accumulate(sum, gradient),
             _ => sum.array += &gradient,
         }
         self.buffers.give(gradient);

@@ -128,6 +128,10 @@ fn cases() -> Vec<Case> {
         kernel: 3,
         stride,
     };
+    let grouped = |name, groups, channels, size| Case {
+        groups,
+        ..dense(name, 32, [channels; 2], size, 3, 1)
+    };
     vec![
         dense("vgg16-32", 64, [3, 64], 32, 3, 1),
         dense("vgg16-32", 64, [64, 64], 32, 3, 1),
@@ -171,18 +175,9 @@ fn cases() -> Vec<Case> {
         dense("mobilenet2-224", 16, [144, 24], 56, 1, 1),
         dense("mobilenet2-224", 16, [32, 192], 28, 1, 1),
         dense("mobilenet2-224", 16, [160, 960], 7, 1, 1),
-        Case {
-            groups: 32,
-            ..dense("resnext", 32, [128, 128], 28, 3, 1)
-        },
-        Case {
-            groups: 32,
-            ..dense("resnext", 32, [256, 256], 14, 3, 1)
-        },
-        Case {
-            groups: 64,
-            ..dense("resnext", 32, [128, 128], 28, 3, 1)
-        },
+        grouped("resnext, 32 groups", 32, 128, 28),
+        grouped("resnext, 32 groups", 32, 256, 14),
+        grouped("resnext, 64 groups", 64, 128, 28),
         depthwise("mobilenet2-224 dw", 16, 32, 112, 1),
         depthwise("mobilenet2-224 dw", 16, 96, 112, 2),
         depthwise("mobilenet2-224 dw", 16, 144, 56, 1),

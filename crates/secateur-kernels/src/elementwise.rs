@@ -27,26 +27,6 @@ pub fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32 + Sync) {
         });
 }
 
-/// `y = f(y, x)`.
-///
-/// # Panics
-/// Where the lengths differ.
-pub(crate) fn update(y: &mut [f32], x: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) {
-    assert_eq!(x.len(), y.len(), "lengths");
-    y.par_chunks_mut(PART)
-        .zip(x.par_chunks(PART))
-        .for_each(|(y, x)| {
-            compiled(
-                #[inline(always)]
-                || {
-                    for (y, x) in y.iter_mut().zip(x) {
-                        *y = f(*y, *x);
-                    }
-                },
-            );
-        });
-}
-
 /// `y = f(a, b)`.
 ///
 /// # Panics
@@ -127,12 +107,19 @@ pub fn multiply(a: &[f32], b: &[f32], y: &mut [f32]) {
 /// # Panics
 /// Where the lengths differ.
 pub fn accumulate(y: &mut [f32], x: &[f32]) {
-    update(
-        y,
-        x,
-        #[inline(always)]
-        |y, x| y + x,
-    );
+    assert_eq!(x.len(), y.len(), "lengths");
+    y.par_chunks_mut(PART)
+        .zip(x.par_chunks(PART))
+        .for_each(|(y, x)| {
+            compiled(
+                #[inline(always)]
+                || {
+                    for (y, x) in y.iter_mut().zip(x) {
+                        *y += *x;
+                    }
+                },
+            );
+        });
 }
 
 /// Partial sums that are kept side by side, so that they fill a vector register.

@@ -263,9 +263,7 @@ impl WithSimd for Work<'_> {
                             depth: correlation.channels,
                             pairs: &pairs[position - first],
                             start: self.bias.map(|bias| &bias[output..][..rows]),
-                            is_added: false,
                             target: &mut target[lane..],
-                            target_stride: images,
                         }
                         .run(simd, rows, width);
                     }

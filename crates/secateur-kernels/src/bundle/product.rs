@@ -4,23 +4,20 @@ use super::geometry::Pair;
 use crate::tile::{InRegisters, add_products};
 use pulp::Simd;
 
-/// `target[i][j] (+)= start[i] + sum over pairs and k of a[tap][k][i] * b[place][k][j]`.
+/// `target[i][j] = start[i] + sum over pairs and k of a[tap][k][i] * b[place][k][j]`.
 pub(super) struct Product<'a> {
     /// For each tap `depth` rows of as many floats as the tile has rows.
     pub a: &'a [f32],
-    /// For each place, `place` floats apart, `depth` rows that are `stride` floats apart.
+    /// For each place, `place` floats apart, `depth` rows.
     pub b: &'a [f32],
     pub place: usize,
+    /// Floats from a row of `b`, and of the target, to the next one.
     pub stride: usize,
     pub depth: usize,
     pub pairs: &'a [Pair],
     /// What the sums start from, instead of zero.
     pub start: Option<&'a [f32]>,
-    /// Whether the sums are added to what the target holds.
-    pub is_added: bool,
-    /// Rows that are `target_stride` floats apart.
     pub target: &'a mut [f32],
-    pub target_stride: usize,
 }
 
 impl InRegisters for Product<'_> {
@@ -47,14 +44,10 @@ impl InRegisters for Product<'_> {
             }
         }
         for (row, sums) in sums.iter().enumerate() {
-            let target = &mut product.target[row * product.target_stride..][..width];
+            let target = &mut product.target[row * product.stride..][..width];
             let (target, _) = S::as_mut_simd_f32s(target);
             for (target, sum) in target.iter_mut().zip(sums) {
-                *target = if product.is_added {
-                    simd.add_f32s(*target, *sum)
-                } else {
-                    *sum
-                };
+                *target = *sum;
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use super::node::{Call, InputGradients};
 use crate::exec::ExecError;
-use crate::graph::{Activation, Arithmetic};
+use crate::graph::{Activation, Arithmetic, Operands};
 use crate::tensor::Floats;
 use ndarray::{ArrayViewD, Axis, IxDyn, Zip};
 use secateur_kernels::{Clamp, channel, elementwise};
@@ -82,7 +82,7 @@ pub(super) fn activation_backward(
 pub(super) fn clip(call: &Call<'_>) -> Result<Floats, ExecError> {
     let (_, x) = call.input(0)?;
     let mut y = call.buffer(x.len());
-    elementwise::clamp(bounds(call)?, x, &mut y);
+    elementwise::clamp(bounds(call.operands)?, x, &mut y);
     call.output(y)
 }
 
@@ -92,14 +92,20 @@ pub(super) fn clip_backward(
 ) -> Result<InputGradients, ExecError> {
     let (array, x) = call.input(0)?;
     let mut dx = call.buffer(x.len());
-    elementwise::clamp_backward(bounds(call)?, in_order(call, gradient)?, x, &mut dx);
+    elementwise::clamp_backward(
+        bounds(call.operands)?,
+        in_order(call, gradient)?,
+        x,
+        &mut dx,
+    );
     let mut gradients = vec![None; call.operands.node.inputs.len()];
     gradients[0] = Some(call.buffered(array.shape(), dx)?);
     Ok(gradients)
 }
 
-fn bounds(call: &Call<'_>) -> Result<Clamp, ExecError> {
-    let (min, max) = call.operands.clip_bounds()?;
+/// What a `Clip` does.
+pub(super) fn bounds(operands: Operands<'_>) -> Result<Clamp, ExecError> {
+    let (min, max) = operands.clip_bounds()?;
     Ok(Clamp::clip(
         min.unwrap_or(f32::NEG_INFINITY),
         max.unwrap_or(f32::INFINITY),

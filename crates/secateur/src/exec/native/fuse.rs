@@ -1,6 +1,7 @@
 //! Batch normalisation and the activation after it, computed together: the value between them is neither
 //! written nor kept, and each pass over memory does the work of both.
 
+use super::arithmetic::bounds;
 use crate::exec::plan::{Plan, Wanted, computed_outputs};
 use crate::graph::{Activation, Graph, Node, Op, Operands};
 use secateur_kernels::Clamp;
@@ -32,7 +33,7 @@ impl Fused {
             else {
                 continue;
             };
-            let is_wanted = wanted.step.contains(between) || wanted.forward.contains(between);
+            let is_wanted = wanted.step.contains(between);
             let Some(&[follower]) = readers.get(between.as_str()).map(Vec::as_slice) else {
                 continue;
             };
@@ -75,13 +76,7 @@ impl Fused {
 fn clamp_of(graph: &Graph, plan: &Plan, node: &Node) -> Option<Clamp> {
     match node.op {
         Op::Activation(Activation::Relu) => Some(Clamp::RELU),
-        Op::Clip { .. } => {
-            let bounds = Operands::new(graph, &plan.inferred, node).clip_bounds();
-            let (min, max) = bounds.ok()?;
-            let min = min.unwrap_or(f32::NEG_INFINITY);
-            let max = max.unwrap_or(f32::INFINITY);
-            (min <= max).then(|| Clamp::clip(min, max))
-        }
+        Op::Clip { .. } => bounds(Operands::new(graph, &plan.inferred, node)).ok(),
         _ => None,
     }
 }

@@ -5,8 +5,8 @@ use crate::transpose::transpose;
 use rayon::prelude::*;
 
 /// How many images a bundle may have, the best first: as many as fill the registers of a row of sums with the
-/// widest instruction set, or half of them.
-pub const BUNDLES: [usize; 2] = [32, 16];
+/// widest instruction set, half or a quarter of them.
+pub const BUNDLES: [usize; 3] = [32, 16, 8];
 
 /// The order of a batch's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,10 +21,11 @@ pub enum Layout {
 
 impl Layout {
     /// All orders.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::Planes,
         Self::Bundles(BUNDLES[0]),
         Self::Bundles(BUNDLES[1]),
+        Self::Bundles(BUNDLES[2]),
     ];
 
     /// The best order for a batch of `images`: bundles where they fill them.

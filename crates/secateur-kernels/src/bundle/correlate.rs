@@ -2,6 +2,7 @@
 //! is packed but the weights.
 
 use super::geometry::{Correlation, Pair};
+use super::joined::{self, Joined, Joints};
 use super::product::Product;
 use crate::conv::geometry::{PARTS, ranges, shares};
 use crate::copy::copy;
@@ -228,47 +229,128 @@ impl WithSimd for Work<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
+    fn with_simd<S: Simd>(self, simd: S) {
+        let joined = TileSize::of::<S>().width / self.correlation.images;
+        if self.correlation.images == joined::IMAGES && joined > 1 {
+            self.side_by_side(simd, joined);
+        } else {
+            self.one_by_one(simd);
+        }
+    }
+}
+
+impl<'a> Work<'a> {
+    /// Calls `work(self, panels)` with panels whose weights stay in the cache while they meet all positions.
+    #[inline(always)]
+    fn each_panels<S: Simd>(&mut self, _: S, mut work: impl FnMut(&mut Self, &[Panel])) {
+        let depth = self.correlation.channels * self.correlation.taps();
+        let len = (TileSize::of::<S>().rows * depth).max(1);
+        let panels: &'a [Panel] = self.panels;
+        for panels in panels.chunks((WEIGHTS / len).max(1)) {
+            work(self, panels);
+        }
+    }
+
+    /// The source of the part's bundle, and the floats of a place.
+    fn source(&self) -> (&'a [f32], usize) {
+        let c = self.correlation;
+        let place = c.groups * c.channels * c.images;
+        (&self.x[self.part.bundle * c.places() * place..], place)
+    }
+
+    /// The source of a panel's group.
+    fn of_group(&self, x: &'a [f32], panel: &Panel) -> &'a [f32] {
+        &x[panel.group * self.correlation.channels * self.correlation.images..]
+    }
+
+    /// What the sums of a panel start from.
+    fn start(&self, panel: &Panel) -> Option<&'a [f32]> {
+        let output = panel.group * self.correlation.outputs + panel.outputs.start;
+        self.bias.map(|bias| &bias[output..][..panel.outputs.len()])
+    }
+
+    /// Where a panel's outputs are among those of the part.
+    fn first(&self, panel: &Panel) -> usize {
+        let output = |panel: &Panel| panel.group * self.correlation.outputs + panel.outputs.start;
+        let origin = self.panels.first().map_or(0, output);
+        (output(panel) - origin) * self.correlation.images
+    }
+
+    /// A position fills the tiles.
+    #[inline(always)]
+    fn one_by_one<S: Simd>(mut self, simd: S) {
         let correlation = self.correlation;
         let images = correlation.images;
-        let place = correlation.groups * correlation.channels * images;
-        let x = &self.x[self.part.bundle * correlation.places() * place..];
-        let first = self.part.positions.start;
-        let pairs: Vec<Vec<Pair>> = self
-            .part
-            .positions
-            .clone()
+        let (x, place) = self.source();
+        let positions = self.part.positions.clone();
+        let pairs: Vec<Vec<Pair>> = positions
             .map(|position| correlation.pairs(position).collect())
             .collect();
         let width = TileSize::of::<S>().width_for(images);
-        let panel_len = TileSize::of::<S>().rows * correlation.channels * correlation.taps();
-        let origin = self.panels.first().map_or(0, |panel| {
-            panel.group * correlation.outputs + panel.outputs.start
-        });
-        // Weights that stay in the cache meet all positions of the part.
-        for panels in self.panels.chunks((WEIGHTS / panel_len.max(1)).max(1)) {
-            for position in self.part.positions.clone() {
-                let target = &mut self.part.target[position - first];
-                for panel in panels {
-                    let output = panel.group * correlation.outputs + panel.outputs.start;
-                    let rows = panel.outputs.len();
-                    let target = &mut target[(output - origin) * images..][..rows * images];
-                    let x = &x[panel.group * correlation.channels * images..];
-                    for lane in (0..images).step_by(width) {
-                        Product {
-                            a: &self.packed[panel.start..],
-                            b: &x[lane..],
-                            place,
-                            stride: images,
-                            depth: correlation.channels,
-                            pairs: &pairs[position - first],
-                            start: self.bias.map(|bias| &bias[output..][..rows]),
-                            target: &mut target[lane..],
+        self.each_panels(
+            simd,
+            #[inline(always)]
+            |work, panels| {
+                for (position, pairs) in pairs.iter().enumerate() {
+                    for panel in panels {
+                        let rows = panel.outputs.len();
+                        let (first, start) = (work.first(panel), work.start(panel));
+                        let x = work.of_group(x, panel);
+                        let target = &mut work.part.target[position][first..][..rows * images];
+                        for lane in (0..images).step_by(width) {
+                            Product {
+                                a: &work.packed[panel.start..],
+                                b: &x[lane..],
+                                place,
+                                stride: images,
+                                depth: correlation.channels,
+                                pairs,
+                                start,
+                                target: &mut target[lane..],
+                            }
+                            .run(simd, rows, width);
                         }
-                        .run(simd, rows, width);
                     }
                 }
-            }
-        }
+            },
+        );
+    }
+
+    /// So many positions together fill the tiles.
+    #[inline(always)]
+    fn side_by_side<S: Simd>(mut self, simd: S, count: usize) {
+        let correlation = self.correlation;
+        let (x, place) = self.source();
+        let groups = joined::groups(correlation, self.part.positions.clone(), count);
+        let origin = self.part.positions.start;
+        let mut joints = Joints::new(correlation);
+        let zeros = vec![0.0; correlation.channels * correlation.images];
+        self.each_panels(
+            simd,
+            #[inline(always)]
+            |work, panels| {
+                for positions in &groups {
+                    let joints = joints.of(correlation, positions);
+                    let width = TileSize::of::<S>().width_for(positions.len() * joined::IMAGES);
+                    for panel in panels {
+                        let (first, start) = (work.first(panel), work.start(panel));
+                        Joined {
+                            a: &work.packed[panel.start..],
+                            b: work.of_group(x, panel),
+                            place,
+                            depth: correlation.channels,
+                            joints,
+                            start,
+                            zeros: &zeros,
+                            positions,
+                            origin,
+                            targets: &mut work.part.target,
+                            first,
+                        }
+                        .run(simd, panel.outputs.len(), width);
+                    }
+                }
+            },
+        );
     }
 }

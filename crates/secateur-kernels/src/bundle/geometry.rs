@@ -25,6 +25,9 @@ pub(super) struct Correlation {
     axes: [Axis; 2],
     /// Height and width of the kernel.
     kernel: [usize; 2],
+    /// Along each axis, the distance of positions that meet the same taps, but for padding.
+    phases: [usize; 2],
+    strides: [usize; 2],
 }
 
 /// A tap of the kernel at a place of the source.
@@ -80,6 +83,8 @@ impl Correlation {
             target,
             axes: [axis(0), axis(1)],
             kernel: window.kernel,
+            phases: [1; 2],
+            strides: window.strides,
         }
     }
 
@@ -100,6 +105,8 @@ impl Correlation {
             source: self.target,
             target: self.source,
             axes,
+            phases: self.strides,
+            strides: [1; 2],
             ..self
         }
     }
@@ -130,6 +137,12 @@ impl Correlation {
     /// Places of the source.
     pub(super) fn places(&self) -> usize {
         self.source[0] * self.source[1]
+    }
+
+    /// Which of the positions that meet the same taps, but for padding, a position belongs to.
+    pub(super) fn phase(&self, position: usize) -> [usize; 2] {
+        let [y, x] = [position / self.target[1], position % self.target[1]];
+        [y % self.phases[0], x % self.phases[1]]
     }
 
     /// What a position of the target reads.

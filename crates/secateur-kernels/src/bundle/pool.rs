@@ -113,7 +113,8 @@ fn row(x: &[f32], place: usize, len: usize) -> &[f32] {
 pub(crate) fn average(images: usize, channels: usize, positions: usize, x: &[f32], y: &mut [f32]) {
     match images {
         32 => average_of::<32>(channels, positions, x, y),
-        _ => average_of::<16>(channels, positions, x, y),
+        16 => average_of::<16>(channels, positions, x, y),
+        _ => average_of::<8>(channels, positions, x, y),
     }
 }
 

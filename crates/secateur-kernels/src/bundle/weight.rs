@@ -2,7 +2,8 @@
 //! all images are summed lane by lane in a register. Nothing is turned; the channels of a tile are brought together,
 //! as places are often a power of two apart, which few lines of a cache share.
 
-use super::geometry::{Correlation, Pair};
+use super::block::{Block, HALF, Meeting};
+use super::geometry::Correlation;
 use crate::conv::geometry::{ranges, shares};
 use crate::elementwise;
 use crate::level;
@@ -11,8 +12,6 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Images times positions of a block: its values of a tile's channels stay in the nearest cache for all taps.
-const BLOCK: usize = 1024;
 /// Parts into which the work is divided where there is enough of it.
 const PARTS: usize = 8;
 /// Floats of all parts' sums where positions are divided.
@@ -24,8 +23,7 @@ const CHANNELS: usize = 96;
 
 /// Writes all of `dw`, `[output, channel, tap]`, for a correlation from the input to the output.
 pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let points = correlation.bundles * correlation.positions();
-    let blocks = points.div_ceil(block_len(correlation));
+    let blocks = Block::count(correlation);
     let count = (SUMS / dw.len().max(1)).min(blocks).clamp(1, PARTS);
     let tiles = correlation.groups * correlation.outputs.div_ceil(OUTPUTS);
     let outputs = tiles.div_ceil(PARTS.div_ceil(count)) * OUTPUTS;
@@ -52,11 +50,6 @@ pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mu
             elementwise::accumulate(dw, other);
         }
     });
-}
-
-/// Positions of a block.
-fn block_len(correlation: &Correlation) -> usize {
-    (BLOCK / correlation.images).max(1)
 }
 
 /// Sums of some outputs of a group over some blocks of positions.
@@ -108,55 +101,52 @@ impl WithSimd for Work<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // Images of a bundle as vectors.
+        let block = Block::new(self.correlation, S::F32_LANES);
+        if block.is_joined() {
+            return self.sum::<S, 1>(simd, block);
+        }
+        // A row as vectors.
         match self.correlation.images / S::F32_LANES {
-            1 => self.sum::<S, 1>(simd),
-            2 => self.sum::<S, 2>(simd),
-            4 => self.sum::<S, 4>(simd),
-            8 => self.sum::<S, 8>(simd),
-            16 => self.sum::<S, 16>(simd),
-            _ => self.sum::<S, 32>(simd),
+            1 => self.sum::<S, 1>(simd, block),
+            2 => self.sum::<S, 2>(simd, block),
+            4 => self.sum::<S, 4>(simd, block),
+            8 => self.sum::<S, 8>(simd, block),
+            16 => self.sum::<S, 16>(simd, block),
+            _ => self.sum::<S, 32>(simd, block),
         }
     }
 }
 
 impl Work<'_> {
     #[inline(always)]
-    fn sum<S: Simd, const VECTORS: usize>(self, simd: S) {
+    fn sum<S: Simd, const VECTORS: usize>(self, simd: S, mut block: Block) {
         let (c, part, scratch) = (self.correlation, self.part, self.scratch);
         let (taps, patch) = (c.taps(), c.channels * c.taps());
-        let x = Rows::<S, VECTORS>::new(self.x, c.groups * c.channels);
-        let dy = Rows::<S, VECTORS>::new(self.dy, c.groups * c.outputs);
         // Sums, channels and an output leave few registers free; with one channel more sums would be kept in memory.
         let width = if S::REGISTER_COUNT >= 32 { 5 } else { 2 };
         part.sums.fill(0.0);
-        let mut block = Block::new(c);
         for index in part.blocks {
             block.become_next(c, index);
-            let (n_points, n_places) = (block.points.len(), block.places.len());
             for channels in ranges(c.channels, CHANNELS) {
-                let own_x = scratch.a.floats(n_places * channels.len() * c.images);
-                for own in shares(channels.len(), width) {
-                    let target = &mut own_x[own.start * n_places * c.images..];
-                    let first = part.group * c.channels + channels.start + own.start;
-                    x.gather(block.places.iter().copied(), first, own.len(), target);
-                }
+                let own_shares: Vec<Range<usize>> = shares(channels.len(), width).collect();
+                let own_x = scratch.a.floats(block.places() * channels.len() * c.images);
+                let first = part.group * c.channels + channels.start;
+                block.gather_places(self.x, c.groups * c.channels, first, &own_shares, own_x);
                 for outputs in shares(part.outputs.len(), OUTPUTS) {
-                    let own_dy = scratch.planes.floats(n_points * outputs.len() * c.images);
+                    let own_dy = scratch.planes.floats(block.rows_len() * outputs.len());
                     let first = part.group * c.outputs + part.outputs.start + outputs.start;
-                    dy.gather(block.points.clone(), first, outputs.len(), own_dy);
-                    let dy = Rows::<S, VECTORS>::new(own_dy, outputs.len());
-                    for own in shares(channels.len(), width) {
-                        let own_x = &own_x[own.start * n_places * c.images..];
-                        let x = Rows::<S, VECTORS>::new(own_x, own.len());
+                    let range = first..first + outputs.len();
+                    block.gather_points(self.dy, c.groups * c.outputs, range, own_dy);
+                    for own in &own_shares {
+                        let x = &own_x[own.start * block.places() * c.images..];
                         let first = outputs.start * patch + (channels.start + own.start) * taps;
-                        for (tap, pairs) in block.pairs.iter().enumerate() {
-                            let sums = &mut part.sums[first + tap..];
-                            let tile = Tile {
+                        for (tap, meetings) in block.meetings.iter().enumerate() {
+                            let tile = Tile::<VECTORS> {
+                                is_joined: block.is_joined(),
                                 x,
-                                dy,
-                                pairs,
-                                sums,
+                                dy: own_dy,
+                                meetings,
+                                sums: &mut part.sums[first + tap..],
                                 patch,
                                 taps,
                             };
@@ -169,114 +159,31 @@ impl Work<'_> {
     }
 }
 
-/// Positions whose values meet those of the input before the next ones' turn.
-struct Block {
-    /// Positions, counted over all bundles.
-    points: Range<usize>,
-    /// What they read.
-    places: Vec<usize>,
-    /// For each tap the positions of the block, as `tap`, and the indices of the places that they read.
-    pairs: Vec<Vec<Pair>>,
-    /// For each place the block that read it last, and its index there.
-    seen: Vec<(usize, usize)>,
-}
-
-impl Block {
-    fn new(correlation: &Correlation) -> Self {
-        Self {
-            points: 0..0,
-            places: Vec::new(),
-            pairs: vec![Vec::new(); correlation.taps()],
-            seen: vec![(usize::MAX, 0); correlation.bundles * correlation.places()],
-        }
-    }
-
-    fn become_next(&mut self, correlation: &Correlation, index: usize) {
-        self.places.clear();
-        self.pairs.iter_mut().for_each(Vec::clear);
-        let (positions, places) = (correlation.positions(), correlation.places());
-        let len = block_len(correlation);
-        self.points = index * len..((index + 1) * len).min(correlation.bundles * positions);
-        for (position, point) in self.points.clone().enumerate() {
-            let first = point / positions * places;
-            for pair in correlation.pairs(point % positions) {
-                let seen = &mut self.seen[first + pair.place];
-                if seen.0 != index {
-                    *seen = (index, self.places.len());
-                    self.places.push(first + pair.place);
-                }
-                self.pairs[pair.tap].push(Pair {
-                    tap: position,
-                    place: seen.1,
-                });
-            }
-        }
-    }
-}
-
-/// Values `[place][channel]`, each as many vectors as the images of a bundle fill.
-#[derive(Clone, Copy)]
-struct Rows<'a, S: Simd, const VECTORS: usize> {
-    values: &'a [[S::f32s; VECTORS]],
-    /// Channels of a place.
-    row: usize,
-}
-
-impl<'a, S: Simd, const VECTORS: usize> Rows<'a, S, VECTORS> {
-    #[inline(always)]
-    fn new(values: &'a [f32], row: usize) -> Self {
-        let values = S::as_simd_f32s(values).0.as_chunks().0;
-        Self { values, row }
-    }
-
-    /// The channels of a place.
-    #[inline(always)]
-    fn at<const N: usize>(&self, place: usize) -> Option<&[[S::f32s; VECTORS]; N]> {
-        self.values.get(place * self.row..)?.first_chunk()
-    }
-
-    /// Writes `count` channels of places from `first` on.
-    #[inline(always)]
-    fn gather(
-        &self,
-        places: impl Iterator<Item = usize>,
-        first: usize,
-        count: usize,
-        target: &mut [f32],
-    ) {
-        let (target, _) = S::as_mut_simd_f32s(target);
-        let rows = target.as_chunks_mut().0.chunks_exact_mut(count);
-        for (target, place) in rows.zip(places) {
-            let source = &self.values[place * self.row + first..][..count];
-            for (target, source) in target.iter_mut().zip(source) {
-                *target = *source;
-            }
-        }
-    }
-}
-
 /// Sums of some outputs and channels at one tap.
-struct Tile<'a, S: Simd, const VECTORS: usize> {
-    x: Rows<'a, S, VECTORS>,
-    dy: Rows<'a, S, VECTORS>,
-    /// The position of the output, as `tap`, and the place of the input.
-    pairs: &'a [Pair],
+struct Tile<'a, const VECTORS: usize> {
+    /// Whether a row has the images of two positions, in the one vector that it fills.
+    is_joined: bool,
+    /// `[place][channel]`, each value the images of a place.
+    x: &'a [f32],
+    /// `[row][output]`, each value as many vectors as a row fills.
+    dy: &'a [f32],
+    meetings: &'a [Meeting],
     /// An output's are `patch` floats apart, a channel's `taps`.
     sums: &'a mut [f32],
     patch: usize,
     taps: usize,
 }
 
-impl<S: Simd, const VECTORS: usize> Tile<'_, S, VECTORS> {
+impl<const VECTORS: usize> Tile<'_, VECTORS> {
     /// Adds to the sums of so many outputs and channels.
     #[inline(always)]
-    fn run(self, simd: S, outputs: usize, channels: usize) {
+    fn run<S: Simd>(self, simd: S, outputs: usize, channels: usize) {
         macro_rules! run {
             ($($outputs:literal: $($channels:literal)*;)*) => {
                 match (outputs, channels) {
                     $($(($outputs, $channels) => simd.vectorize(
                         #[inline(always)]
-                        || self.compute::<$outputs, $channels>(simd),
+                        || self.compute::<S, $outputs, $channels>(simd),
                     ),)*)*
                     _ => unreachable!("no tile has {outputs} outputs and {channels} channels"),
                 }
@@ -290,12 +197,30 @@ impl<S: Simd, const VECTORS: usize> Tile<'_, S, VECTORS> {
     }
 
     #[inline(always)]
-    fn compute<const OUTPUTS: usize, const CHANNELS: usize>(self, simd: S) {
+    fn compute<S: Simd, const OUTPUTS: usize, const CHANNELS: usize>(self, simd: S) {
+        let sums = if self.is_joined {
+            self.of_halves::<S, OUTPUTS, CHANNELS>(simd)
+        } else {
+            self.of_vectors::<S, OUTPUTS, CHANNELS>(simd)
+        };
+        for (output, sums) in sums.iter().enumerate() {
+            for (channel, sum) in sums.iter().enumerate() {
+                self.sums[output * self.patch + channel * self.taps] += simd.reduce_sum_f32s(*sum);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn of_vectors<S: Simd, const OUTPUTS: usize, const CHANNELS: usize>(
+        &self,
+        simd: S,
+    ) -> [[S::f32s; CHANNELS]; OUTPUTS] {
+        let (x, dy) = (rows::<S, VECTORS>(self.x), rows::<S, VECTORS>(self.dy));
         let mut sums = [[simd.splat_f32s(0.0); CHANNELS]; OUTPUTS];
-        for pair in self.pairs {
+        for meeting in self.meetings {
             // Nothing in this loop may fail, or the sums would be kept in memory for whoever sees that.
-            let x = self.x.at::<CHANNELS>(pair.place);
-            let dy = self.dy.at::<OUTPUTS>(pair.tap);
+            let x = at::<_, CHANNELS>(x, meeting.places[0]);
+            let dy = at::<_, OUTPUTS>(dy, meeting.row);
             if let (Some(x), Some(dy)) = (x, dy) {
                 for vector in 0..VECTORS {
                     for (sums, dy) in sums.iter_mut().zip(dy) {
@@ -306,10 +231,46 @@ impl<S: Simd, const VECTORS: usize> Tile<'_, S, VECTORS> {
                 }
             }
         }
-        for (output, sums) in sums.iter().enumerate() {
-            for (channel, sum) in sums.iter().enumerate() {
-                self.sums[output * self.patch + channel * self.taps] += simd.reduce_sum_f32s(*sum);
+        sums
+    }
+
+    #[inline(always)]
+    fn of_halves<S: Simd, const OUTPUTS: usize, const CHANNELS: usize>(
+        &self,
+        simd: S,
+    ) -> [[S::f32s; CHANNELS]; OUTPUTS] {
+        let (x, dy) = (self.x.as_chunks::<HALF>().0, rows::<S, 1>(self.dy));
+        let mut sums = [[simd.splat_f32s(0.0); CHANNELS]; OUTPUTS];
+        for meeting in self.meetings {
+            // Nothing in this loop may fail either.
+            let [a, b] = meeting.places.map(
+                #[inline(always)]
+                |place| at::<_, CHANNELS>(x, place),
+            );
+            if let (Some(a), Some(b), Some(dy)) = (a, b, at::<_, OUTPUTS>(dy, meeting.row)) {
+                for channel in 0..CHANNELS {
+                    let x = [a[channel], b[channel]];
+                    let x = S::as_simd_f32s(x.as_flattened()).0.first();
+                    if let Some(x) = x {
+                        for (sums, [dy]) in sums.iter_mut().zip(dy) {
+                            sums[channel] = simd.mul_add_e_f32s(*dy, *x, sums[channel]);
+                        }
+                    }
+                }
             }
         }
+        sums
     }
+}
+
+/// Values of so many vectors.
+#[inline(always)]
+fn rows<S: Simd, const VECTORS: usize>(values: &[f32]) -> &[[S::f32s; VECTORS]] {
+    S::as_simd_f32s(values).0.as_chunks().0
+}
+
+/// The channels of a row.
+#[inline(always)]
+fn at<T, const CHANNELS: usize>(values: &[T], row: usize) -> Option<&[T; CHANNELS]> {
+    values.get(row * CHANNELS..)?.first_chunk()
 }

@@ -1,5 +1,5 @@
-//! What is done channel by channel on rows `[channels, lanes]`, the lanes being the images of a bundle: as many as
-//! fill one register or two, so that a loop over one channel would be over before it is worth its start.
+//! What is done channel by channel on rows `[channels, lanes]`, the lanes being the images of a bundle: few
+//! enough that a loop over one channel would be over before it is worth its start.
 
 use crate::layout::BUNDLES;
 use crate::level::dispatch;
@@ -7,12 +7,14 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Lanes that are computed together, those of one channel or of two: a loop over fewer is unrolled before the
+/// Lanes that are computed together, those of one channel or of some: a loop over fewer is unrolled before the
 /// compiler sees registers in it.
 const LANES: usize = 32;
 /// Groups of so many lanes that all rows of a part pass, before the next ones' turn: their parameters and sums stay
 /// in the nearest cache, and what is read is a page of memory.
 const TOGETHER: usize = 32;
+/// Rows that a group passes at a time: its sums stay in registers for so many, and what is read are as many streams.
+const SLAB: usize = 8;
 /// Floats of a part, which stays in a core's own cache.
 const PART: usize = 1 << 17;
 /// Rows of a part, so few that small terms are not lost in sums of `f32`.
@@ -147,7 +149,7 @@ impl<F: Fn([f32; P], f32, f32) -> f32 + Copy, const P: usize> WithSimd for Zip<'
                         combine(f, own, x, y, z);
                         continue;
                     }
-                    // The last channel, which fills half of the lanes.
+                    // The last channels, which fill some of the lanes.
                     for (lane, (z, (x, y))) in z.iter_mut().zip(x.iter().zip(y)).enumerate() {
                         *z = f(own.map(|lanes| lanes[lane]), *x, *y);
                     }
@@ -190,26 +192,31 @@ where
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Vec<[f64; N]> {
         let (row, f) = (self.rows.len(), self.f);
-        let mut totals = Vec::with_capacity(self.rows.channels + 1);
+        let slab = SLAB * row;
+        let mut totals = Vec::with_capacity(self.rows.channels + LANES / self.rows.lanes);
         for block in self.rows.blocks() {
             let groups = self.rows.lanes(block.clone(), self.parameters);
             let mut sums = vec![[[0.0; LANES]; N]; groups.len()];
-            for (x, y) in self.x.chunks_exact(row).zip(self.y.chunks_exact(row)) {
-                let sources = x[block.clone()]
-                    .chunks(LANES)
-                    .zip(y[block.clone()].chunks(LANES));
-                for (((x, y), own), sums) in sources.zip(&groups).zip(&mut sums) {
-                    if let (Some(x), Some(y)) = (x.as_array(), y.as_array()) {
-                        add_terms(f, own, x, y, sums);
-                        continue;
-                    }
-                    // The last channel, which fills half of the lanes.
-                    for (lane, (x, y)) in x.iter().zip(y).enumerate() {
-                        let terms = f(own.map(|lanes| lanes[lane]), *x, *y);
-                        for (sums, term) in sums.iter_mut().zip(terms) {
-                            sums[lane] += term;
+            for (x, y) in self.x.chunks(slab).zip(self.y.chunks(slab)) {
+                let groups = block.clone().step_by(LANES).zip(&groups);
+                for ((first, own), sums) in groups.zip(&mut sums) {
+                    // Of a copy, which registers hold for all rows of the slab.
+                    let mut of_slab = *sums;
+                    for (x, y) in x.chunks_exact(row).zip(y.chunks_exact(row)) {
+                        let (x, y) = (&x[first..], &y[first..]);
+                        if let (Some(x), Some(y)) = (x.first_chunk(), y.first_chunk()) {
+                            add_terms(f, own, x, y, &mut of_slab);
+                            continue;
+                        }
+                        // The last channels, which fill some of the lanes.
+                        for (lane, (x, y)) in x.iter().zip(y).enumerate() {
+                            let terms = f(own.map(|lanes| lanes[lane]), *x, *y);
+                            for (sums, term) in of_slab.iter_mut().zip(terms) {
+                                sums[lane] += term;
+                            }
                         }
                     }
+                    *sums = of_slab;
                 }
             }
             for sums in &sums {

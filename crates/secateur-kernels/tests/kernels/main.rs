@@ -228,6 +228,14 @@ fn convolutions_of_every_kind_equal_the_loop() {
         conv(32, 19, [19, 7, 6], 19, [3, 3], [2, 1], one, [1, 1, 0, 1]),
         conv(64, 5, [5, 13, 12], 5, [3, 3], one, one, [1, 1, 1, 1]),
         conv(32, 1, [2, 3, 3], 3, [2, 2], [4, 4], one, [1, 0, 0, 1]),
+        // Bundles whose positions share registers: rows that no number of positions divides, one place alone.
+        conv(8, 1, [20, 7, 7], 24, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(24, 1, [33, 1, 1], 47, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(8, 1, [3, 20, 21], 15, [7, 7], [2, 2], one, [3, 3, 3, 3]),
+        conv(8, 1, [130, 19, 9], 150, [1, 1], [2, 1], one, [0; 4]),
+        conv(40, 4, [24, 5, 6], 72, [2, 3], one, [2, 1], [0, 2, 1, 0]),
+        conv(8, 19, [19, 7, 6], 19, [3, 3], [2, 1], one, [1, 1, 0, 1]),
+        conv(8, 1, [2, 3, 3], 3, [2, 2], [4, 4], one, [1, 0, 0, 1]),
         // Padding wider than the plane.
         conv(2, 1, [2, 2, 2], 3, [5, 5], [2, 2], one, [4, 4, 4, 4]),
         conv(2, 2, [2, 1, 1], 2, [3, 3], one, one, [1, 1, 1, 1]),
@@ -264,7 +272,7 @@ proptest! {
         if let Some(shape) = shape {
             check(&shape);
             if shape.images < 4 {
-                // The least number that fills both kinds of bundles, and one that fills the smaller alone.
+                // The least number that fills each kind of bundles.
                 for images in BUNDLES {
                     check(&ConvShape { images, ..shape });
                 }
@@ -541,7 +549,7 @@ fn bundles_are_turned_and_back() {
     }
 }
 
-/// Whole bundles of either size, and more than one.
+/// Whole bundles of each size, and more than one.
 const IMAGES: usize = 64;
 
 proptest! {

@@ -12,8 +12,8 @@ fn assert_near(got: f64, want: f64, size: f64, what: &str) {
     );
 }
 
-/// `[images, channels, positions]`; 16 and 32 positions are the images of a bundle, and an odd number of channels
-/// leaves half a row of registers over.
+/// `[images, channels, positions]`; 8, 16 and 32 positions are the images of a bundle, and some numbers of channels
+/// leave a part of a row of registers over.
 #[test]
 fn normalisation_and_its_gradient_are_those_of_the_definition() {
     let shapes = [
@@ -22,6 +22,9 @@ fn normalisation_and_its_gradient_are_those_of_the_definition() {
         (9, 3, 16),
         (300, 70, 16),
         (9, 3, 32),
+        (9, 1, 8),
+        (300, 71, 8),
+        (5, 262, 8),
         (4, 6, 1),
     ];
     let clamps = [

@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn whole_bundles_are_computed_as_such() {
-        for (images, bundle) in [(64, 32), (48, 16)] {
+        for (images, bundle) in [(64, 32), (48, 16), (24, 8)] {
             for (op, layout) in layouts(images) {
                 assert_eq!(layout, Layout::Bundles(bundle), "{op}");
             }

@@ -140,6 +140,7 @@ fn whole_bundles_give_what_the_other_engine_gives() {
         (32, BatchNormMode::Batch),
         (64, BatchNormMode::Stored),
         (48, BatchNormMode::Batch),
+        (24, BatchNormMode::Batch),
         (33, BatchNormMode::Batch),
     ] {
         let graph = network(images);

@@ -2,7 +2,8 @@
 //!
 //! `cargo run -p secateur --example step_time -- MODEL.onnx HEIGHTxWIDTH BATCH [REPETITIONS [ENGINE...]]`
 //!
-//! Prints for each engine (`native`, `burn`; the first where none is named) the median of the
+//! Prints for each engine (`native`; `native-keeping`, which computes nothing again in the backward pass; `burn`; the
+//! first where none is named) the median of the
 //! repetitions, in milliseconds, of: a forward pass in evaluation; a step that trains everything but
 //! the weights of convolutions; a step that trains everything. Batch norm takes the batch's
 //! statistics in steps. The gradient of the output is random.
@@ -11,7 +12,7 @@
 
 use ndarray::{ArrayD, IxDyn};
 use rand::{Rng, SeedableRng};
-use secateur::exec::{BatchNormMode, Engine, EngineKind, Request};
+use secateur::exec::{BatchNormMode, Engine, EngineKind, NativeEngine, Request};
 use secateur::graph::{Graph, Op};
 use secateur::tensor::{Floats, Tensor};
 use std::collections::BTreeSet;
@@ -35,11 +36,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let engines = more.get(1..).filter(|names| !names.is_empty());
     for name in engines.unwrap_or(&["native".to_owned()]) {
         let engine = match name.as_str() {
-            "native" => EngineKind::Native,
-            "burn" => EngineKind::Burn,
+            "native" => EngineKind::Native.open(),
+            "native-keeping" => Box::new(NativeEngine::new().keeping(usize::MAX)),
+            "burn" => EngineKind::Burn.open(),
             _ => return Err(format!("no engine is named `{name}`").into()),
         };
-        time(&*engine.open(), &graph, &input, &mut random, repetitions)?;
+        time(&*engine, &graph, &input, &mut random, repetitions)?;
     }
     Ok(())
 }

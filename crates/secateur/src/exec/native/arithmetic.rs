@@ -3,6 +3,7 @@
 //! Functions of one value that networks spend time in are written out here, so that the compiler
 //! sees straight loops; the others take value and slope from the table of `graph`.
 
+use super::keep::is_read_off_output;
 use super::node::{Call, InputGradients};
 use crate::exec::ExecError;
 use crate::graph::{Activation, Arithmetic, Operands};
@@ -37,16 +38,20 @@ fn clamp(x: f32) -> f32 {
 pub(super) fn activation_backward(
     call: &Call<'_>,
     function: Activation,
-    output: &Floats,
+    output: Option<&Floats>,
     gradient: &Floats,
 ) -> Result<InputGradients, ExecError> {
-    let (array, x) = call.input(0)?;
-    let (y, dy) = (in_order(call, output)?, in_order(call, gradient)?);
-    let mut dx = call.buffer(x.len());
+    // The value and the output are the same length; only one of them is there.
+    let (x, y) = match is_read_off_output(function) {
+        true => (&[][..], output_of(call, output)?),
+        false => (call.input(0)?.1, &[][..]),
+    };
+    let dy = in_order(call, gradient)?;
+    let (shape, mut dx) = call.gradient_buffer(0)?;
     let dx_slice = &mut dx[..];
     match function {
         Activation::Relu => {
-            elementwise::clamp_backward(Clamp::RELU, dy, x, dx_slice);
+            elementwise::clamp_backward(Clamp::RELU, dy, y, dx_slice);
         }
         Activation::LeakyRelu { alpha } => {
             elementwise::zip(dy, x, dx_slice, |g, x| if x > 0.0 { g } else { alpha * g });
@@ -75,7 +80,7 @@ pub(super) fn activation_backward(
         Activation::Exp => elementwise::zip(dy, y, dx_slice, |g, y| g * y),
         other => elementwise::zip(dy, x, dx_slice, |g, x| g * other.slope(x)),
     }
-    Ok(vec![Some(call.buffered(array.shape(), dx)?)])
+    Ok(vec![Some(call.buffered(shape, dx)?)])
 }
 
 /// `Clip`, with bounds as attributes or as constant inputs; the upper bound wins.
@@ -90,8 +95,9 @@ pub(super) fn clip_backward(
     call: &Call<'_>,
     gradient: &Floats,
 ) -> Result<InputGradients, ExecError> {
-    let (array, x) = call.input(0)?;
-    let mut dx = call.buffer(x.len());
+    // Not the output: the bounds have the slope of what lies between them.
+    let (_, x) = call.input(0)?;
+    let (shape, mut dx) = call.gradient_buffer(0)?;
     elementwise::clamp_backward(
         bounds(call.operands)?,
         in_order(call, gradient)?,
@@ -99,7 +105,7 @@ pub(super) fn clip_backward(
         &mut dx,
     );
     let mut gradients = vec![None; call.operands.node.inputs.len()];
-    gradients[0] = Some(call.buffered(array.shape(), dx)?);
+    gradients[0] = Some(call.buffered(shape, dx)?);
     Ok(gradients)
 }
 
@@ -231,22 +237,19 @@ pub(super) fn backward(
     gradient: &Floats,
     wanted: &[bool],
 ) -> Result<InputGradients, ExecError> {
-    let ((a, _), (b, _)) = (call.input(0)?, call.input(1)?);
     let mut gradients: InputGradients = vec![None; wanted.len()];
-    for slot in 0..2 {
-        if !wanted[slot] {
-            continue;
-        }
-        let (own, other) = if slot == 0 { (a, b) } else { (b, a) };
+    let operand = |slot: usize| call.input(slot).map(|(array, _)| array);
+    for slot in (0..2).filter(|slot| wanted[*slot]) {
+        let shape = call.operands.shape(slot)?;
         gradients[slot] = Some(match operation {
-            Arithmetic::Add => reduced(call, gradient, own.shape())?,
-            Arithmetic::Sub if slot == 0 => reduced(call, gradient, own.shape())?,
-            Arithmetic::Sub => reduced(call, gradient, own.shape())?
-                .mapv(|g| -g)
-                .into_shared(),
-            Arithmetic::Mul => product_gradient(call, gradient, own, other)?,
+            Arithmetic::Add => reduced(call, gradient, shape)?,
+            Arithmetic::Sub if slot == 0 => reduced(call, gradient, shape)?,
+            Arithmetic::Sub => reduced(call, gradient, shape)?.mapv(|g| -g).into_shared(),
+            Arithmetic::Mul => {
+                product_gradient(call, gradient, operand(slot)?, operand(1 - slot)?)?
+            }
             Arithmetic::Div => {
-                let (a, b) = (stretched(call, a)?, stretched(call, b)?);
+                let (a, b) = (stretched(call, operand(0)?)?, stretched(call, operand(1)?)?);
                 let mut scaled = gradient.to_owned();
                 Zip::from(&mut scaled)
                     .and(&a)
@@ -254,10 +257,10 @@ pub(super) fn backward(
                     .for_each(|g, &a, &b| {
                         *g *= if slot == 0 { 1.0 / b } else { -a / (b * b) };
                     });
-                reduced(call, &scaled.into_shared(), own.shape())?
+                reduced(call, &scaled.into_shared(), shape)?
             }
             Arithmetic::Pow => {
-                let (a, b) = (stretched(call, a)?, stretched(call, b)?);
+                let (a, b) = (stretched(call, operand(0)?)?, stretched(call, operand(1)?)?);
                 let mut scaled = gradient.to_owned();
                 Zip::from(&mut scaled)
                     .and(&a)
@@ -271,7 +274,7 @@ pub(super) fn backward(
                             _ => a.powf(b) * a.ln(),
                         };
                     });
-                reduced(call, &scaled.into_shared(), own.shape())?
+                reduced(call, &scaled.into_shared(), shape)?
             }
         });
     }
@@ -350,6 +353,12 @@ fn reduced(call: &Call<'_>, gradient: &Floats, shape: &[usize]) -> Result<Floats
     }
     let values = sum.as_standard_layout().iter().copied().collect();
     call.array(shape, values)
+}
+
+/// The output, which the gradient is read off.
+fn output_of<'a>(call: &Call<'_>, output: Option<&'a Floats>) -> Result<&'a [f32], ExecError> {
+    let output = output.ok_or_else(|| call.error("its output was not kept"))?;
+    in_order(call, output)
 }
 
 fn in_order<'a>(call: &Call<'_>, array: &'a Floats) -> Result<&'a [f32], ExecError> {

@@ -72,28 +72,28 @@ fn run_backward(
     gradient: &Floats,
     wanted: &[bool],
 ) -> Result<InputGradients, ExecError> {
-    let ((x_array, x), (w_array, w)) = (call.input(0)?, call.input(1)?);
     let is_wanted = |slot: usize| wanted.get(slot).copied().unwrap_or(false);
     let dy = gradient
         .as_slice()
         .ok_or_else(|| call.error("a gradient is not in memory order"))?;
     let mut gradients: InputGradients = vec![None; wanted.len()];
     if is_wanted(0) {
-        let mut dx = call.buffer(x.len());
+        let (_, w) = call.input(1)?;
+        let (of_x, mut dx) = call.gradient_buffer(0)?;
         conv::backward_data(call.layout, shape, w, dy, &mut dx);
-        gradients[0] = Some(call.buffered(x_array.shape(), dx)?);
+        gradients[0] = Some(call.buffered(of_x, dx)?);
     }
     if is_wanted(1) {
-        let mut dw = vec![0.0; w.len()];
+        let (_, x) = call.input(0)?;
+        let mut dw = vec![0.0; shape.weight_len()];
         conv::backward_weight(call.layout, shape, x, dy, &mut dw);
-        gradients[1] = Some(call.array(w_array.shape(), dw)?);
+        gradients[1] = Some(call.array(call.operands.shape(1)?, dw)?);
     }
     if is_wanted(2) {
-        let (bias, _) = call.input(2)?;
         let positions = call.run(shape.output[1] * shape.output[2]);
         let sums = secateur_kernels::channel::totals(shape.output[0], positions, dy);
         let db = sums.into_iter().map(|sum| sum as f32).collect();
-        gradients[2] = Some(call.array(bias.shape(), db)?);
+        gradients[2] = Some(call.array(call.operands.shape(2)?, db)?);
     }
     Ok(gradients)
 }

@@ -51,14 +51,13 @@ pub(super) fn backward(
     let mut start = 0;
     for (slot, run) in runs.into_iter().enumerate() {
         if wanted[slot] {
-            let (array, x) = call.input(slot)?;
-            let mut dx = call.buffer(x.len());
+            let (shape, mut dx) = call.gradient_buffer(slot)?;
             if run > 0 {
                 for (dx, dy) in dx.chunks_exact_mut(run).zip(dy.chunks_exact(row)) {
                     dx.copy_from_slice(&dy[start..start + run]);
                 }
             }
-            gradients[slot] = Some(call.buffered(array.shape(), dx)?);
+            gradients[slot] = Some(call.buffered(shape, dx)?);
         }
         start += run;
     }

@@ -10,6 +10,7 @@ mod buffers;
 mod convolution;
 mod fuse;
 mod join;
+mod keep;
 mod layout;
 mod node;
 mod norm;
@@ -21,14 +22,29 @@ use self::session::NativeSession;
 use super::{Engine, ExecError, Request, Session};
 
 /// Runs graphs on the processor, with `secateur-kernels`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NativeEngine;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NativeEngine {
+    most: usize,
+}
 
 impl NativeEngine {
     /// An engine on the processor.
     #[must_use]
     pub fn new() -> Self {
-        Self
+        Self { most: keep::MOST }
+    }
+
+    /// The same, with another number of floats up to which all values that the backward pass reads are kept. Where
+    /// they are more, normalised ones are computed again. Results are the same.
+    #[must_use]
+    pub fn keeping(self, floats: usize) -> Self {
+        Self { most: floats }
+    }
+}
+
+impl Default for NativeEngine {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -38,6 +54,6 @@ impl Engine for NativeEngine {
     }
 
     fn session<'a>(&'a self, request: &Request<'_>) -> Result<Box<dyn Session + 'a>, ExecError> {
-        Ok(Box::new(NativeSession::new(request)?))
+        Ok(Box::new(NativeSession::new(request, self.most)?))
     }
 }

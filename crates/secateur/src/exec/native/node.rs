@@ -107,6 +107,12 @@ impl Call<'_> {
         array.map_err(|e| self.error(e.to_string()))
     }
 
+    /// A buffer for the gradient of an input, and the input's shape.
+    pub(super) fn gradient_buffer(&self, slot: usize) -> Result<(&[usize], Aligned), ExecError> {
+        let shape = self.operands.shape(slot)?;
+        Ok((shape, self.buffer(shape.iter().product())))
+    }
+
     /// Elements of the output.
     pub(super) fn out_len(&self) -> usize {
         self.out_shape.iter().product()
@@ -125,7 +131,7 @@ impl Call<'_> {
 }
 
 /// Whether the output has the input's elements in their order.
-fn keeps_elements(op: &Op) -> bool {
+pub(super) fn keeps_elements(op: &Op) -> bool {
     matches!(
         op,
         Op::Flatten { .. }
@@ -163,11 +169,19 @@ pub(super) fn forward(call: &Call<'_>) -> Result<(Floats, Option<Saved>), ExecEr
     }
 }
 
-/// The gradients of the inputs that are `wanted`, given the output, what the forward pass saved,
-/// and the gradient of the output.
+/// Computes a normalised value again.
+pub(super) fn again(call: &Call<'_>, saved: Option<&Saved>) -> Result<Floats, ExecError> {
+    match &call.operands.node.op {
+        Op::BatchNormalization { epsilon, .. } => norm::again(call, *epsilon, saved),
+        _ => Err(call.error("is no normalisation")),
+    }
+}
+
+/// The gradients of the inputs that are `wanted`, given the output where they are read off it, what the forward
+/// pass saved, and the gradient of the output. `super::keep` says which inputs have to be there.
 pub(super) fn backward(
     call: &Call<'_>,
-    output: &Floats,
+    output: Option<&Floats>,
     saved: Option<Saved>,
     gradient: &Floats,
     wanted: &[bool],
@@ -200,7 +214,7 @@ pub(super) fn backward(
         Op::GlobalAveragePool => pool::global_average_backward(call, gradient),
         &Op::Concat { axis } => join::backward(call, axis, gradient, wanted),
         op if keeps_elements(op) => {
-            let shape = call.input(0)?.0.shape();
+            let shape = call.operands.shape(0)?;
             let mut gradients = vec![None; wanted.len()];
             gradients[0] = Some(call.reshaped(gradient, shape)?);
             Ok(gradients)

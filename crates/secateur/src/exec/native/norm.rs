@@ -27,14 +27,32 @@ fn vector<'c>(call: &'c Call<'_>, slot: usize, channels: usize) -> Result<&'c [f
 
 pub(super) fn forward(call: &Call<'_>, epsilon: f32) -> Result<(Floats, Option<Saved>), ExecError> {
     let (channels, positions) = sizes(call)?;
-    let (_, x) = call.input(0)?;
-    let scale = vector(call, 1, channels)?;
-    let bias = vector(call, 2, channels)?;
-    let (mean, variance) = match call.batch_norm {
-        BatchNormMode::Batch => channel::moments(channels, positions, x),
-        BatchNormMode::Stored => stored(call, channels)?,
+    let saved = match call.batch_norm {
+        BatchNormMode::Batch => {
+            let (mean, variance) = channel::moments(channels, positions, call.input(0)?.1);
+            Some(Saved::Moments(mean, variance))
+        }
+        BatchNormMode::Stored => None,
     };
-    let (factor, offset) = line(&mean, &variance, scale, bias, epsilon);
+    Ok((again(call, epsilon, saved.as_ref())?, saved))
+}
+
+/// The output, by the saved statistics of the batch, or by those that are stored.
+pub(super) fn again(
+    call: &Call<'_>,
+    epsilon: f32,
+    saved: Option<&Saved>,
+) -> Result<Floats, ExecError> {
+    let (channels, positions) = sizes(call)?;
+    let (_, x) = call.input(0)?;
+    let (scale, bias) = (vector(call, 1, channels)?, vector(call, 2, channels)?);
+    let (factor, offset) = match saved {
+        Some(Saved::Moments(mean, variance)) => line(mean, variance, scale, bias, epsilon),
+        None => {
+            let (mean, variance) = stored(call, channels)?;
+            line(&mean, &variance, scale, bias, epsilon)
+        }
+    };
     let mut y = call.buffer(x.len());
     let line = Line {
         factor: &factor,
@@ -42,11 +60,7 @@ pub(super) fn forward(call: &Call<'_>, epsilon: f32) -> Result<(Floats, Option<S
         clamp: call.clamp,
     };
     norm::forward(line, positions, x, &mut y);
-    let saved = match call.batch_norm {
-        BatchNormMode::Batch => Some(Saved::Moments(mean, variance)),
-        BatchNormMode::Stored => None,
-    };
-    Ok((call.output(y)?, saved))
+    call.output(y)
 }
 
 /// Factor and offset of each channel.

@@ -75,11 +75,10 @@ pub(super) fn global_average_backward(
     gradient: &Floats,
 ) -> Result<InputGradients, ExecError> {
     let (channels, positions) = sizes(call)?;
-    let (array, x) = call.input(0)?;
     let dy = gradient
         .as_slice()
         .ok_or_else(|| call.error("a gradient is not in memory order"))?;
-    let mut dx = call.buffer(x.len());
+    let (shape, mut dx) = call.gradient_buffer(0)?;
     pool::average_backward(call.batch(channels), positions, dy, &mut dx);
-    Ok(vec![Some(call.buffered(array.shape(), dx)?)])
+    Ok(vec![Some(call.buffered(shape, dx)?)])
 }

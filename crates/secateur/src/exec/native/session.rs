@@ -2,12 +2,13 @@
 
 use super::buffers::Buffers;
 use super::fuse::Fused;
+use super::keep::{Kept, reads_input, reads_output, wanted_gradients};
 use super::layout::{Laid, layout_of, layout_of_input};
-use super::node::{Call, Saved, backward, forward};
+use super::node::{Call, Saved, again, backward, forward};
 use crate::exec::plan::{Plan, Schedule, Wanted, check_output_gradients, dependents};
 use crate::exec::taps::Taps;
 use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
-use crate::graph::{Graph, Node, Op, Operands};
+use crate::graph::{Graph, Node, Operands};
 use crate::tensor::{Floats, Tensor};
 use ::burn::tensor::Device;
 use ndarray::{ArrayD, IxDyn};
@@ -29,6 +30,8 @@ pub(super) struct NativeSession {
     /// For the operators that Burn runs.
     device: Device,
     plan: Option<Plan>,
+    /// Floats up to which all values that the backward pass reads are kept.
+    most: usize,
     /// Of the last plan.
     fused: Fused,
 }
@@ -48,11 +51,12 @@ struct Record {
     saved: BTreeMap<String, Saved>,
     /// By the output's name: the order in which it was computed. Readers may have turned it since.
     layouts: BTreeMap<String, Layout>,
+    kept: Kept,
 }
 
 impl NativeSession {
     /// Checks `request` and brings its initializers into memory order.
-    pub(super) fn new(request: &Request<'_>) -> Result<Self, ExecError> {
+    pub(super) fn new(request: &Request<'_>, most: usize) -> Result<Self, ExecError> {
         let (wanted, input) = Wanted::of(request)?;
         let mut graph = request.graph.clone();
         for tensor in graph.initializers.values_mut() {
@@ -80,6 +84,7 @@ impl NativeSession {
             wanted,
             differentiated,
             device: Device::flex(),
+            most,
             plan: None,
             fused: Fused::default(),
             graph,
@@ -117,14 +122,15 @@ impl NativeSession {
         let input = Laid::planes(in_order(input));
         look(&mut self.taps, &self.buffers, &name, Of::Activation, &input)?;
         record.values.insert(name, input);
-        // Values that a recorded node reads or makes stay for the backward pass.
-        let mut kept: BTreeSet<&String> = BTreeSet::new();
         if pass == Pass::Step {
-            for node in schedule.nodes.iter().map(|&index| &self.graph.nodes[index]) {
-                if self.is_recorded(node) {
-                    kept.extend(node.inputs.iter().chain(&node.outputs));
-                }
-            }
+            record.kept = Kept::new(
+                &self.graph,
+                plan,
+                schedule,
+                &self.fused,
+                &self.differentiated,
+                self.most,
+            );
         }
         for (position, &index) in schedule.nodes.iter().enumerate() {
             if self.fused.is_follower(index) {
@@ -134,22 +140,23 @@ impl NativeSession {
             let layout = self.layout(plan, &record.values, node);
             self.lay(plan, &mut record.values, node, layout)?;
             let inputs = self.inputs(plan, &record.values, node, layout)?;
+            let is_recorded = pass == Pass::Step && self.is_recorded(node);
             let mut computed = Vec::new();
             for (output, name) in self.fused.outputs(index, node) {
                 let call = self.call(plan, index, output, &inputs, layout);
                 let (array, saved) = forward(&call)?;
-                if let Some(saved) = saved
-                    && kept.contains(name)
-                {
-                    record.saved.insert(name.clone(), saved);
+                if is_recorded {
+                    record
+                        .saved
+                        .extend(saved.map(|saved| (name.clone(), saved)));
+                    record.layouts.insert(name.clone(), layout);
                 }
-                record.layouts.insert(name.clone(), layout);
                 computed.push((name.clone(), Laid { array, layout }));
             }
             drop(inputs);
             for input in &node.inputs {
                 if schedule.last_use.get(input) == Some(&position)
-                    && !kept.contains(input)
+                    && !record.kept.has(input)
                     && let Some(value) = record.values.remove(input)
                 {
                     self.buffers.give(value.array);
@@ -313,26 +320,23 @@ impl NativeSession {
         } else {
             gradients.remove(output)
         };
-        let (Some(gradient), Some(value)) = (gradient, value) else {
+        let Some(gradient) = gradient else {
             return Ok(());
         };
         let layout = record.layouts.remove(output).unwrap_or_default();
-        // Slopes of activations are read off their output.
-        let value = match node.op {
-            Op::Activation(_) => self.turned(value, layout)?,
-            _ => value,
+        let value = match value {
+            Some(value) if reads_output(&node.op) => Some(self.turned(value, layout)?),
+            other => other,
         };
+        let wanted = wanted_gradients(node, &self.differentiated);
+        self.compute_again(plan, record, node, &wanted)?;
         self.lay(plan, &mut record.values, node, layout)?;
         let inputs = self.inputs(plan, &record.values, node, layout)?;
-        let wanted: Vec<bool> = node
-            .inputs
-            .iter()
-            .map(|name| self.differentiated.contains(name))
-            .collect();
         let call = self.call(plan, index, slot, &inputs, layout);
         let saved = record.saved.remove(output);
         let gradient = self.turned(gradient, layout)?;
-        let found = backward(&call, &value.array, saved, &gradient.array, &wanted)?;
+        let array = value.as_ref().map(|value| &value.array);
+        let found = backward(&call, array, saved, &gradient.array, &wanted)?;
         let operands = call.operands;
         for (slot, (name, found)) in node.inputs.iter().zip(found).enumerate() {
             if let Some(array) = found
@@ -343,8 +347,37 @@ impl NativeSession {
             }
         }
         drop(inputs);
-        self.buffers.give(value.array);
-        self.buffers.give(gradient.array);
+        let value = value.map(|value| value.array);
+        for array in value.into_iter().chain([gradient.array]) {
+            self.buffers.give(array);
+        }
+        Ok(())
+    }
+
+    /// Computes the normalised values again that the gradient of a node reads.
+    fn compute_again(
+        &self,
+        plan: &Plan,
+        record: &mut Record,
+        node: &Node,
+        wanted: &[bool],
+    ) -> Result<(), ExecError> {
+        let operands = Operands::new(&self.graph, &plan.inferred, node);
+        for (slot, name) in node.inputs.iter().enumerate() {
+            let Some(index) = record.kept.again(name) else {
+                continue;
+            };
+            if record.values.contains_key(name) || !reads_input(operands, slot, wanted) {
+                continue;
+            }
+            let layout = record.layouts.get(name).copied().unwrap_or_default();
+            let source = &self.graph.nodes[index];
+            self.lay(plan, &mut record.values, source, layout)?;
+            let inputs = self.inputs(plan, &record.values, source, layout)?;
+            let call = self.call(plan, index, 0, &inputs, layout);
+            let array = again(&call, record.saved.get(name))?;
+            record.values.insert(name.clone(), Laid { array, layout });
+        }
         Ok(())
     }
 

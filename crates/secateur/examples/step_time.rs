@@ -1,18 +1,20 @@
 //! How long a forward pass and a training step of a network take.
 //!
-//! `cargo run -p secateur --example step_time -- MODEL.onnx HEIGHTxWIDTH BATCH [REPETITIONS [ENGINE...]]`
+//! `cargo run -p secateur --example step_time -- MODEL.onnx HEIGHTxWIDTH BATCH [REPETITIONS [ENGINE...] [moments]]`
 //!
 //! Prints for each engine (`native`; `native-keeping`, which computes nothing again in the backward pass; `burn`; the
 //! first where none is named) the median of the
 //! repetitions, in milliseconds, of: a forward pass in evaluation; a step that trains everything but
-//! the weights of convolutions; a step that trains everything. Batch norm takes the batch's
-//! statistics in steps. The gradient of the output is random.
+//! the weights of convolutions; a step that trains everything. With `moments` also of a forward and a backward pass from
+//! the output to the first convolution, and of the same with the second moments of what all convolutions make and of the
+//! gradients there, which are the statistics of docs/method.md, section 4. Batch
+//! norm takes the batch's statistics in the steps, stored ones in the other passes. The gradient of the output is random.
 
 #![allow(clippy::print_stdout)]
 
 use ndarray::{ArrayD, IxDyn};
 use rand::{Rng, SeedableRng};
-use secateur::exec::{BatchNormMode, Engine, EngineKind, NativeEngine, Request};
+use secateur::exec::{BatchNormMode, Engine, EngineKind, Keep, NativeEngine, Of, Request, Tap};
 use secateur::graph::{Graph, Op};
 use secateur::tensor::{Floats, Tensor};
 use std::collections::BTreeSet;
@@ -20,7 +22,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-const USAGE: &str = "MODEL.onnx HEIGHTxWIDTH BATCH [REPETITIONS [ENGINE...]]";
+const USAGE: &str = "MODEL.onnx HEIGHTxWIDTH BATCH [REPETITIONS [ENGINE...] [moments]]";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,48 +35,93 @@ fn main() -> Result<(), Box<dyn Error>> {
     let graph = secateur::onnx::read(Path::new(model))?.graph;
     let mut random = Random(rand_chacha::ChaCha8Rng::seed_from_u64(0));
     let input = random.array(&shape);
-    let engines = more.get(1..).filter(|names| !names.is_empty());
-    for name in engines.unwrap_or(&["native".to_owned()]) {
-        let engine = match name.as_str() {
+    let (moments, mut engines): (Vec<&str>, Vec<&str>) = more
+        .iter()
+        .skip(1)
+        .map(String::as_str)
+        .partition(|word| *word == "moments");
+    if engines.is_empty() {
+        engines.push("native");
+    }
+    for name in engines {
+        let engine = match name {
             "native" => EngineKind::Native.open(),
             "native-keeping" => Box::new(NativeEngine::new().keeping(usize::MAX)),
             "burn" => EngineKind::Burn.open(),
             _ => return Err(format!("no engine is named `{name}`").into()),
         };
-        time(&*engine, &graph, &input, &mut random, repetitions)?;
+        println!("{name}, median of {repetitions}");
+        let passes = passes(&graph, !moments.is_empty());
+        time(&*engine, &graph, &passes, &input, &mut random, repetitions)?;
     }
     Ok(())
+}
+
+/// What is timed.
+struct Pass {
+    name: &'static str,
+    /// `None` for a forward pass alone.
+    trainable: Option<Vec<String>>,
+    batch_norm: BatchNormMode,
+    taps: Vec<Tap>,
+}
+
+fn passes(graph: &Graph, with_moments: bool) -> Vec<Pass> {
+    let all = trainable(graph);
+    let weights = convolution_weights(graph);
+    let few = all.iter().filter(|name| !weights.contains(*name)).cloned();
+    let (stored, batch) = (BatchNormMode::Stored, BatchNormMode::Batch);
+    let pass = |name, trainable, batch_norm, taps| Pass {
+        name,
+        trainable,
+        batch_norm,
+        taps,
+    };
+    let mut passes = vec![
+        pass("forward", None, stored, vec![]),
+        pass("step, frozen", Some(few.collect()), batch, vec![]),
+        pass("step, all", Some(all.clone()), batch, vec![]),
+    ];
+    if with_moments {
+        let convolutions = graph.nodes.iter().filter(|n| matches!(n.op, Op::Conv(_)));
+        let taps: Vec<Tap> = convolutions
+            .filter_map(|node| node.outputs.first())
+            .flat_map(|value| {
+                [Of::Activation, Of::Gradient].map(|of| Tap {
+                    value: value.clone(),
+                    of,
+                    keep: Keep::SecondMoment,
+                })
+            })
+            .collect();
+        // All but free, it makes the pass go back to the first convolution.
+        let mut far = taps[1].clone();
+        far.keep = Keep::Moments;
+        passes.push(pass("there and back", Some(vec![]), stored, vec![far]));
+        passes.push(pass("with moments", Some(vec![]), stored, taps));
+    }
+    passes
 }
 
 fn time(
     engine: &dyn Engine,
     graph: &Graph,
+    passes: &[Pass],
     input: &Floats,
     random: &mut Random,
     repetitions: usize,
 ) -> Result<(), Box<dyn Error>> {
-    let all = trainable(graph);
-    let weights = convolution_weights(graph);
-    let few = all.iter().filter(|name| !weights.contains(*name));
-    println!("{}, median of {repetitions}", engine.name());
-    for (what, trainable) in [
-        ("forward", None),
-        ("step, frozen", Some(few.cloned().collect())),
-        ("step, all", Some(all.clone())),
-    ] {
+    for pass in passes {
         let mut session = engine.session(&Request {
             graph,
             outputs: vec![graph.outputs[0].name.clone()],
-            batch_norm: match trainable {
-                None => BatchNormMode::Stored,
-                Some(_) => BatchNormMode::Batch,
-            },
-            trainable: trainable.clone().unwrap_or_default(),
-            taps: Vec::new(),
+            batch_norm: pass.batch_norm,
+            trainable: pass.trainable.clone().unwrap_or_default(),
+            taps: pass.taps.clone(),
         })?;
         let mut run = || -> Result<f64, Box<dyn Error>> {
             let start = Instant::now();
-            if trainable.is_some() {
+            if pass.trainable.is_some() {
                 session.step(input, &mut |outputs| vec![random.array(outputs[0].shape())])?;
             } else {
                 session.forward(input)?;
@@ -86,7 +133,7 @@ fn time(
             .map(|_| run())
             .collect::<Result<Vec<f64>, _>>()?;
         times.sort_by(f64::total_cmp);
-        println!("{what:>14}: {:8.1} ms", times[times.len() / 2]);
+        println!("{:>14}: {:8.1} ms", pass.name, times[times.len() / 2]);
     }
     Ok(())
 }

@@ -1,18 +1,21 @@
 //! Runs a graph on host arrays: the values at hand, the record for the backward pass, the taps.
 
+mod backward;
+mod forward;
+
 use super::buffers::Buffers;
 use super::fuse::Fused;
-use super::keep::{Kept, reads_input, reads_output, wanted_gradients};
+use super::keep::Kept;
 use super::layout::{Laid, layout_of, layout_of_input};
-use super::node::{Call, Saved, again, backward, forward};
-use crate::exec::plan::{Plan, Schedule, Wanted, check_output_gradients, dependents};
+use super::node::{Call, Saved};
+use crate::exec::plan::{Plan, Wanted, check_output_gradients, dependents};
 use crate::exec::taps::Taps;
 use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
 use crate::graph::{Graph, Node, Operands};
 use crate::tensor::{Floats, Tensor};
 use ::burn::tensor::Device;
 use ndarray::{ArrayD, IxDyn};
-use secateur_kernels::{Layout, elementwise};
+use secateur_kernels::Layout;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A graph that is ready to run.
@@ -108,66 +111,6 @@ impl NativeSession {
     fn is_recorded(&self, node: &Node) -> bool {
         let is_differentiated = |name: &String| self.differentiated.contains(name);
         node.inputs.iter().any(is_differentiated)
-    }
-
-    /// Computes everything that the pass wants. Activation taps see their values.
-    fn run(&mut self, plan: &Plan, input: &Floats, pass: Pass) -> Result<Record, ExecError> {
-        let schedule = match pass {
-            Pass::Forward => &plan.forward,
-            Pass::Step => &plan.step,
-        };
-        self.buffers.begin();
-        let mut record = Record::default();
-        let name = self.input.clone();
-        let input = Laid::planes(in_order(input));
-        look(&mut self.taps, &self.buffers, &name, Of::Activation, &input)?;
-        record.values.insert(name, input);
-        if pass == Pass::Step {
-            record.kept = Kept::new(
-                &self.graph,
-                plan,
-                schedule,
-                &self.fused,
-                &self.differentiated,
-                self.most,
-            );
-        }
-        for (position, &index) in schedule.nodes.iter().enumerate() {
-            if self.fused.is_follower(index) {
-                continue;
-            }
-            let node = &self.graph.nodes[index];
-            let layout = self.layout(plan, &record.values, node);
-            self.lay(plan, &mut record.values, node, layout)?;
-            let inputs = self.inputs(plan, &record.values, node, layout)?;
-            let is_recorded = pass == Pass::Step && self.is_recorded(node);
-            let mut computed = Vec::new();
-            for (output, name) in self.fused.outputs(index, node) {
-                let call = self.call(plan, index, output, &inputs, layout);
-                let (array, saved) = forward(&call)?;
-                if is_recorded {
-                    record
-                        .saved
-                        .extend(saved.map(|saved| (name.clone(), saved)));
-                    record.layouts.insert(name.clone(), layout);
-                }
-                computed.push((name.clone(), Laid { array, layout }));
-            }
-            drop(inputs);
-            for input in &node.inputs {
-                if schedule.last_use.get(input) == Some(&position)
-                    && !record.kept.has(input)
-                    && let Some(value) = record.values.remove(input)
-                {
-                    self.buffers.give(value.array);
-                }
-            }
-            for (name, value) in computed {
-                look(&mut self.taps, &self.buffers, &name, Of::Activation, &value)?;
-                record.values.insert(name, value);
-            }
-        }
-        Ok(record)
     }
 
     /// The order in which a node computes.
@@ -269,136 +212,6 @@ impl NativeSession {
             Ok(value.to(Layout::Planes, &self.buffers)?.array)
         };
         self.outputs.iter().map(output).collect()
-    }
-
-    /// Propagates `gradients` of the outputs back to everything that is differentiated.
-    fn backward(
-        &self,
-        plan: &Plan,
-        schedule: &Schedule,
-        mut record: Record,
-        output_gradients: &[Floats],
-    ) -> Result<BTreeMap<String, Laid>, ExecError> {
-        let mut gradients: BTreeMap<String, Laid> = BTreeMap::new();
-        for (name, gradient) in self.outputs.iter().zip(output_gradients) {
-            if self.differentiated.contains(name) {
-                self.add(&mut gradients, name, Laid::planes(in_order(gradient)))?;
-            }
-        }
-        for &index in schedule.nodes.iter().rev() {
-            if self.fused.is_follower(index) {
-                continue;
-            }
-            for (output, name) in self.fused.outputs(index, &self.graph.nodes[index]) {
-                self.backward_through(plan, index, (output, name), &mut record, &mut gradients)?;
-            }
-        }
-        Ok(gradients)
-    }
-
-    /// Propagates the gradient of one output of a node to the node's inputs.
-    fn backward_through(
-        &self,
-        plan: &Plan,
-        index: usize,
-        (slot, output): (usize, &String),
-        record: &mut Record,
-        gradients: &mut BTreeMap<String, Laid>,
-    ) -> Result<(), ExecError> {
-        let node = &self.graph.nodes[index];
-        // Nothing reads this value any more: its readers come later in the schedule.
-        let value = record.values.remove(output);
-        if !self.is_recorded(node) {
-            value
-                .into_iter()
-                .for_each(|value| self.buffers.give(value.array));
-            return Ok(());
-        }
-        let is_kept = self.taps.look_at(output, Of::Gradient);
-        let gradient = if is_kept {
-            gradients.get(output).cloned()
-        } else {
-            gradients.remove(output)
-        };
-        let Some(gradient) = gradient else {
-            return Ok(());
-        };
-        let layout = record.layouts.remove(output).unwrap_or_default();
-        let value = match value {
-            Some(value) if reads_output(&node.op) => Some(self.turned(value, layout)?),
-            other => other,
-        };
-        let wanted = wanted_gradients(node, &self.differentiated);
-        self.compute_again(plan, record, node, &wanted)?;
-        self.lay(plan, &mut record.values, node, layout)?;
-        let inputs = self.inputs(plan, &record.values, node, layout)?;
-        let call = self.call(plan, index, slot, &inputs, layout);
-        let saved = record.saved.remove(output);
-        let gradient = self.turned(gradient, layout)?;
-        let array = value.as_ref().map(|value| &value.array);
-        let found = backward(&call, array, saved, &gradient.array, &wanted)?;
-        let operands = call.operands;
-        for (slot, (name, found)) in node.inputs.iter().zip(found).enumerate() {
-            if let Some(array) = found
-                && self.differentiated.contains(name)
-            {
-                let layout = layout_of_input(operands, slot, call.out_shape, layout);
-                self.add(gradients, name, Laid { array, layout })?;
-            }
-        }
-        drop(inputs);
-        let value = value.map(|value| value.array);
-        for array in value.into_iter().chain([gradient.array]) {
-            self.buffers.give(array);
-        }
-        Ok(())
-    }
-
-    /// Computes the normalised values again that the gradient of a node reads.
-    fn compute_again(
-        &self,
-        plan: &Plan,
-        record: &mut Record,
-        node: &Node,
-        wanted: &[bool],
-    ) -> Result<(), ExecError> {
-        let operands = Operands::new(&self.graph, &plan.inferred, node);
-        for (slot, name) in node.inputs.iter().enumerate() {
-            let Some(index) = record.kept.again(name) else {
-                continue;
-            };
-            if record.values.contains_key(name) || !reads_input(operands, slot, wanted) {
-                continue;
-            }
-            let layout = record.layouts.get(name).copied().unwrap_or_default();
-            let source = &self.graph.nodes[index];
-            self.lay(plan, &mut record.values, source, layout)?;
-            let inputs = self.inputs(plan, &record.values, source, layout)?;
-            let call = self.call(plan, index, 0, &inputs, layout);
-            let array = again(&call, record.saved.get(name))?;
-            record.values.insert(name.clone(), Laid { array, layout });
-        }
-        Ok(())
-    }
-
-    /// Adds a gradient to what has reached a value already.
-    fn add(
-        &self,
-        gradients: &mut BTreeMap<String, Laid>,
-        name: &str,
-        gradient: Laid,
-    ) -> Result<(), ExecError> {
-        let Some(sum) = gradients.get_mut(name) else {
-            gradients.insert(name.to_owned(), gradient);
-            return Ok(());
-        };
-        let gradient = self.turned(gradient, sum.layout)?.array;
-        match (sum.array.as_slice_mut(), gradient.as_slice()) {
-            (Some(sum), Some(gradient)) => elementwise::accumulate(sum, gradient),
-            _ => sum.array += &gradient,
-        }
-        self.buffers.give(gradient);
-        Ok(())
     }
 }
 

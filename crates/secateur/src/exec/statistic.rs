@@ -7,6 +7,7 @@
 use super::{Gates, Keep};
 use ndarray::{Array1, Array2, ArrayView3, ArrayViewD, Axis};
 use rayon::prelude::*;
+use secateur_kernels::channel;
 use secateur_kernels::gram::add_outer_products;
 
 /// What a tap has gathered, in `f64`.
@@ -133,9 +134,10 @@ impl Statistic {
             } => {
                 *images += n_images as u64;
                 *count += seen;
-                for image in batch.outer_iter() {
-                    for (total, row) in sum.iter_mut().zip(image.outer_iter()) {
-                        *total += row.iter().copied().map(f64::from).sum::<f64>();
+                if let Some(values) = batch.as_slice() {
+                    let totals = channel::totals(n_channels, n_positions, values);
+                    for (sum, total) in sum.iter_mut().zip(totals) {
+                        *sum += total;
                     }
                 }
                 *products += &second_moment(batch);
@@ -153,7 +155,9 @@ fn second_moment(batch: ArrayView3<'_, f32>) -> Array2<f64> {
         return Array2::zeros((n_channels, n_channels));
     };
     let image_len = n_channels * n_positions;
-    let chunk = n_images.div_ceil(CHUNKS).max(1);
+    // Sums of a chunk are not worth their memory for fewer columns.
+    let chunks = (n_images * n_positions / COLUMNS).clamp(1, CHUNKS);
+    let chunk = n_images.div_ceil(chunks).max(1);
     let joined = (COLUMNS / n_positions.max(1)).clamp(1, chunk);
     let partial: Vec<Vec<f64>> = (0..n_images.div_ceil(chunk))
         .into_par_iter()
@@ -183,8 +187,13 @@ fn second_moment(batch: ArrayView3<'_, f32>) -> Array2<f64> {
             *sum += part;
         }
     }
-    let at = |(row, column): (usize, usize)| sum[row.max(column) * n_channels + row.min(column)];
-    Array2::from_shape_fn((n_channels, n_channels), at)
+    // The lower triangle is there.
+    for row in 0..n_channels {
+        for column in 0..row {
+            sum[column * n_channels + row] = sum[row * n_channels + column];
+        }
+    }
+    Array2::from_shape_vec((n_channels, n_channels), sum).unwrap_or_default()
 }
 
 /// Puts the positions of several images side by side: `[images, channels, positions]` becomes

@@ -1,5 +1,6 @@
 //! What a block of positions reads for the gradient of a weight, and copies of it.
 
+use super::SMALL;
 use super::geometry::{Correlation, Pair};
 use crate::copy::copy;
 use std::ops::Range;
@@ -8,10 +9,8 @@ use std::ops::Range;
 const BLOCK: usize = 1024;
 /// Positions whose images stand side by side in a register that those of one do not fill.
 const JOINED: usize = 2;
-/// Images of a bundle that fills half a register.
-pub(super) const HALF: usize = 8;
 /// As many channels of padding as are copied at a time.
-const PADDING: [[f32; HALF]; 8] = [[0.0; HALF]; 8];
+const PADDING: [[f32; SMALL]; 8] = [[0.0; SMALL]; 8];
 
 /// A row of the block, and the places that its positions read at some tap.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +40,7 @@ impl Block {
     /// A block of no positions, for registers of so many floats.
     pub(super) fn new(correlation: &Correlation, lanes: usize) -> Self {
         Self {
-            is_joined: correlation.images == HALF && lanes == JOINED * HALF,
+            is_joined: correlation.images == SMALL && lanes == JOINED * SMALL,
             images: correlation.images,
             points: 0..0,
             places: Vec::new(),
@@ -162,7 +161,7 @@ impl Block {
                 copy(at(first), target);
                 continue;
             }
-            let target = target.as_chunks_mut::<HALF>().0.as_chunks_mut().0;
+            let target = target.as_chunks_mut::<SMALL>().0.as_chunks_mut().0;
             for lane in 0..JOINED {
                 let source = if self.points.contains(&(first + lane)) {
                     at(first + lane).as_chunks().0
@@ -170,7 +169,7 @@ impl Block {
                     &PADDING[..own.len()]
                 };
                 // Written like this, values go through registers, not through the stack.
-                let target: &mut [[[f32; HALF]; JOINED]] = target;
+                let target: &mut [[[f32; SMALL]; JOINED]] = target;
                 for (target, source) in target.iter_mut().zip(source) {
                     target[lane] = *source;
                 }

@@ -1,6 +1,7 @@
 //! Correlation of bundles: rows of a tile are output channels, its columns are the images of a bundle. Nothing
 //! is packed but the weights.
 
+use super::SMALL;
 use super::geometry::{Correlation, Pair};
 use super::joined::{self, Joined, Joints};
 use super::product::Product;
@@ -231,7 +232,7 @@ impl WithSimd for Work<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let joined = TileSize::of::<S>().width / self.correlation.images;
-        if self.correlation.images == joined::IMAGES && joined > 1 {
+        if self.correlation.images == SMALL && joined > 1 {
             self.side_by_side(simd, joined);
         } else {
             self.one_by_one(simd);
@@ -331,7 +332,7 @@ impl<'a> Work<'a> {
             |work, panels| {
                 for positions in &groups {
                     let joints = joints.of(correlation, positions);
-                    let width = TileSize::of::<S>().width_for(positions.len() * joined::IMAGES);
+                    let width = TileSize::of::<S>().width_for(positions.len() * SMALL);
                     for panel in panels {
                         let (first, start) = (work.first(panel), work.start(panel));
                         Joined {

@@ -1,5 +1,6 @@
 //! Depthwise convolution of bundles: one weight for the values of all images.
 
+use super::SMALL;
 use super::geometry::{Correlation, Pair};
 use crate::level::dispatch;
 use pulp::{Simd, WithSimd};
@@ -12,8 +13,6 @@ const POSITIONS: usize = 16;
 const CHANNELS: usize = 8;
 /// Positions after which sums are emptied, before they grow so large that small terms are lost.
 const RUN: usize = 256;
-/// Images of bundles that do not fill the registers of every instruction set.
-const SMALL: usize = 8;
 
 /// `target[position][channel] = bias + sum over taps of w[channel][tap] * x[place][channel]`.
 pub(super) fn correlate(

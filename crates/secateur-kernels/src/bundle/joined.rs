@@ -1,13 +1,12 @@
 //! The microkernel of bundles that are smaller than a row of sums: positions stand side by side in it.
 
+use super::SMALL;
 use super::geometry::Correlation;
 use crate::tile::{InRegisters, add_products};
 use pulp::Simd;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Images of the bundles that are joined.
-pub(super) const IMAGES: usize = 8;
 /// Positions that are joined at most.
 const POSITIONS: usize = 4;
 
@@ -95,7 +94,7 @@ pub(super) struct Joined<'a, 'b> {
 impl InRegisters for Joined<'_, '_> {
     #[inline(always)]
     fn compute<S: Simd, const ROWS: usize, const VECTORS: usize>(self, simd: S) {
-        match VECTORS * S::F32_LANES / IMAGES {
+        match VECTORS * S::F32_LANES / SMALL {
             4 => self.side_by_side::<S, ROWS, VECTORS, 4>(simd),
             2 => self.side_by_side::<S, ROWS, VECTORS, 2>(simd),
             _ => self.side_by_side::<S, ROWS, VECTORS, 1>(simd),
@@ -116,10 +115,10 @@ impl Joined<'_, '_> {
             }
         }
         let (a, _) = self.a.as_chunks::<ROWS>();
-        let len = self.depth * IMAGES;
+        let len = self.depth * SMALL;
         for joint in self.joints {
             let a = &a[joint.tap * self.depth..][..self.depth];
-            let b: [&[[f32; IMAGES]]; COUNT] = std::array::from_fn(|lane| {
+            let b: [&[[f32; SMALL]]; COUNT] = std::array::from_fn(|lane| {
                 let place = joint.places[lane];
                 let rows = place.map_or(self.zeros, |place| &self.b[place * self.place..]);
                 &rows[..len].as_chunks().0[..self.depth]
@@ -134,15 +133,15 @@ impl Joined<'_, '_> {
             }
         }
         for (row, sums) in sums.into_iter().enumerate() {
-            let first = self.first + row * IMAGES;
+            let first = self.first + row * SMALL;
             // Of a copy, so that the sums themselves need no place in memory.
-            let mut floats = [[0.0; IMAGES]; COUNT];
+            let mut floats = [[0.0; SMALL]; COUNT];
             let (vectors, _) = S::as_mut_simd_f32s(floats.as_flattened_mut());
             for (vector, sum) in vectors.iter_mut().zip(sums) {
                 *vector = sum;
             }
             for (position, floats) in self.positions.iter().zip(&floats) {
-                self.targets[*position - self.origin][first..][..IMAGES].copy_from_slice(floats);
+                self.targets[*position - self.origin][first..][..SMALL].copy_from_slice(floats);
             }
         }
     }

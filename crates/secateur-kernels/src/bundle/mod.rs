@@ -9,3 +9,7 @@ mod joined;
 pub(crate) mod pool;
 mod product;
 mod weight;
+
+/// Images of the bundles that do not fill a register of every instruction set, let alone a row of sums: those of
+/// several positions, or of several channels, share one.
+const SMALL: usize = 8;

@@ -2,7 +2,8 @@
 //! all images are summed lane by lane in a register. Nothing is turned; the channels of a tile are brought together,
 //! as places are often a power of two apart, which few lines of a cache share.
 
-use super::block::{Block, HALF, Meeting};
+use super::SMALL;
+use super::block::{Block, Meeting};
 use super::geometry::Correlation;
 use crate::conv::geometry::{ranges, shares};
 use crate::elementwise;
@@ -239,7 +240,7 @@ impl<const VECTORS: usize> Tile<'_, VECTORS> {
         &self,
         simd: S,
     ) -> [[S::f32s; CHANNELS]; OUTPUTS] {
-        let (x, dy) = (self.x.as_chunks::<HALF>().0, rows::<S, 1>(self.dy));
+        let (x, dy) = (self.x.as_chunks::<SMALL>().0, rows::<S, 1>(self.dy));
         let mut sums = [[simd.splat_f32s(0.0); CHANNELS]; OUTPUTS];
         for meeting in self.meetings {
             // Nothing in this loop may fail either.

@@ -74,17 +74,17 @@ pub fn clamp_backward(clamp: Clamp, dy: &[f32], x: &[f32], dx: &mut [f32]) {
     );
 }
 
-/// `y = a + b`.
+/// `y = clamp(a + b)`.
 ///
 /// # Panics
 /// Where the lengths differ.
-pub fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
+pub fn add(clamp: Clamp, a: &[f32], b: &[f32], y: &mut [f32]) {
     zip(
         a,
         b,
         y,
         #[inline(always)]
-        |a, b| a + b,
+        move |a, b| clamp.value(a + b),
     );
 }
 

@@ -157,7 +157,7 @@ pub(super) fn forward(call: &Call<'_>, operation: Arithmetic) -> Result<Floats, 
     let spreads = [a_array, b_array].map(|array| spread(array.shape(), call.out_shape));
     match (spreads, operation) {
         ([Spread::Same, Spread::Same], Arithmetic::Add) => {
-            elementwise::add(a, b, &mut y);
+            elementwise::add(call.clamp, a, b, &mut y);
         }
         ([Spread::Same, Spread::Same], Arithmetic::Mul) => {
             elementwise::multiply(a, b, &mut y);
@@ -234,9 +234,21 @@ fn stretched<'a>(call: &Call<'_>, array: &'a Floats) -> Result<ArrayViewD<'a, f3
 pub(super) fn backward(
     call: &Call<'_>,
     operation: Arithmetic,
+    output: Option<&Floats>,
     gradient: &Floats,
     wanted: &[bool],
 ) -> Result<InputGradients, ExecError> {
+    // Of what the clamp let through.
+    let clamped = match call.clamp {
+        Clamp::NONE => None,
+        clamp => {
+            let (y, dy) = (output_of(call, output)?, in_order(call, gradient)?);
+            let mut dx = call.buffer(dy.len());
+            elementwise::clamp_backward(clamp, dy, y, &mut dx);
+            Some(call.output(dx)?)
+        }
+    };
+    let gradient = clamped.as_ref().unwrap_or(gradient);
     let mut gradients: InputGradients = vec![None; wanted.len()];
     let operand = |slot: usize| call.input(slot).map(|(array, _)| array);
     for slot in (0..2).filter(|slot| wanted[*slot]) {

@@ -1,23 +1,23 @@
-//! Batch normalisation and the activation after it, computed together: the value between them is neither
-//! written nor kept, and each pass over memory does the work of both.
+//! Batch normalisations and sums with the activation after them, computed together: the value between them is
+//! neither written nor kept, and each pass over memory does the work of both.
 
-use super::arithmetic::bounds;
+use super::arithmetic::{Spread, bounds, spread};
 use crate::exec::plan::{Plan, Wanted, computed_outputs};
-use crate::graph::{Activation, Graph, Node, Op, Operands};
+use crate::graph::{Activation, Arithmetic, Graph, Node, Op, Operands};
 use secateur_kernels::Clamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The batch normalisations that are computed with their activations.
+/// The nodes that are computed with their activations.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fused {
-    /// By index of the normalisation's node: the activation, and the name of its output.
+    /// By index of the first node: the activation, and the name of its output.
     clamps: BTreeMap<usize, (Clamp, String)>,
     /// Indices of the activations' nodes.
     followers: BTreeSet<usize>,
 }
 
 impl Fused {
-    /// Finds the activations that are all that reads a normalisation.
+    /// Finds the activations that are all that reads a normalisation, or a sum of values of one shape.
     pub(super) fn new(graph: &Graph, plan: &Plan, wanted: &Wanted) -> Self {
         let mut readers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (index, node) in graph.nodes.iter().enumerate() {
@@ -28,10 +28,16 @@ impl Fused {
         let mut fused = Self::default();
         for (index, node) in graph.nodes.iter().enumerate() {
             let mut outputs = computed_outputs(node);
-            let (Op::BatchNormalization { .. }, Some((_, between)), None) =
-                (&node.op, outputs.next(), outputs.next())
-            else {
+            let (Some((_, between)), None) = (outputs.next(), outputs.next()) else {
                 continue;
+            };
+            // The slope of a `Clip` cannot be read off its output, which is all that is kept of a sum.
+            let takes = |reader: &Node| match node.op {
+                Op::BatchNormalization { .. } => true,
+                Op::Arithmetic(Arithmetic::Add) => {
+                    is_plain(graph, plan, node) && matches!(reader.op, Op::Activation(_))
+                }
+                _ => false,
             };
             let is_wanted = wanted.step.contains(between);
             let Some(&[follower]) = readers.get(between.as_str()).map(Vec::as_slice) else {
@@ -43,6 +49,7 @@ impl Fused {
                 clamp_of(graph, plan, reader),
                 &reader.outputs[..],
             ) && reader.inputs.first() == Some(between)
+                && takes(reader)
             {
                 fused.clamps.insert(index, (clamp, output.clone()));
                 fused.followers.insert(follower);
@@ -70,6 +77,19 @@ impl Fused {
             None => computed_outputs(node).collect(),
         }
     }
+}
+
+/// Whether the operands of a node have the shape of its output.
+fn is_plain(graph: &Graph, plan: &Plan, node: &Node) -> bool {
+    let operands = Operands::new(graph, &plan.inferred, node);
+    let Some(output) = node.outputs.first() else {
+        return false;
+    };
+    let is_same = |slot: usize| {
+        let shape = operands.shape(slot);
+        shape.is_ok_and(|shape| matches!(spread(shape, plan.shape(output)), Spread::Same))
+    };
+    is_same(0) && is_same(1)
 }
 
 /// The function that a node computes of its first input, where it is such a one.

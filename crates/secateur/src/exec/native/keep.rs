@@ -6,6 +6,7 @@ use super::fuse::Fused;
 use super::node::keeps_elements;
 use crate::exec::plan::{Plan, Schedule};
 use crate::graph::{Activation, Arithmetic, Graph, Node, Op, Operands};
+use secateur_kernels::Clamp;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Floats up to which all values that the backward pass reads are kept: 512 MiB.
@@ -44,12 +45,12 @@ impl Kept {
                     kept.names.insert(input.clone());
                 }
             }
-            if reads_output(&node.op) {
-                kept.names.extend(node.outputs.iter().cloned());
-            }
-            if matches!(node.op, Op::BatchNormalization { .. }) {
-                let outputs = fused.outputs(index, node);
-                normalised.extend(outputs.into_iter().map(|(_, name)| (name.clone(), index)));
+            let outputs = fused.outputs(index, node);
+            let outputs = outputs.into_iter().map(|(_, name)| name.clone());
+            if reads_output(&node.op, fused.clamp(index)) {
+                kept.names.extend(outputs);
+            } else if matches!(node.op, Op::BatchNormalization { .. }) {
+                normalised.extend(outputs.map(|name| (name, index)));
             }
         }
         let len = |name: &String| plan.shape(name).iter().product::<usize>();
@@ -101,9 +102,13 @@ fn reads_factor(slot: usize, is_wanted: impl Fn(usize) -> bool) -> bool {
     }
 }
 
-/// Whether the gradient of a node reads its output.
-pub(super) fn reads_output(op: &Op) -> bool {
-    matches!(op, Op::Activation(activation) if is_read_off_output(*activation))
+/// Whether the gradient of a node reads its output, given what is done to that.
+pub(super) fn reads_output(op: &Op, clamp: Clamp) -> bool {
+    match op {
+        Op::Activation(activation) => is_read_off_output(*activation),
+        Op::Arithmetic(_) => clamp != Clamp::NONE,
+        _ => false,
+    }
 }
 
 /// Whether the slope of a function is computed from its value.

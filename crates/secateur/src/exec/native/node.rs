@@ -21,7 +21,7 @@ pub(super) struct Call<'c> {
     /// The order of the inputs that have one part for each image, of the output, and of their gradients.
     pub(super) layout: Layout,
     pub(super) batch_norm: BatchNormMode,
-    /// What is done to the output of a batch normalisation.
+    /// What is done to the output of a batch normalisation or of a sum.
     pub(super) clamp: Clamp,
     pub(super) buffers: &'c Buffers,
     /// For the operators that Burn runs.
@@ -209,7 +209,9 @@ pub(super) fn backward(
             arithmetic::activation_backward(call, *activation, output, gradient)
         }
         Op::Clip { .. } => arithmetic::clip_backward(call, gradient),
-        Op::Arithmetic(operation) => arithmetic::backward(call, *operation, gradient, wanted),
+        Op::Arithmetic(operation) => {
+            arithmetic::backward(call, *operation, output, gradient, wanted)
+        }
         Op::MaxPool(attrs) => pool::max_backward(call, attrs, gradient),
         Op::GlobalAveragePool => pool::global_average_backward(call, gradient),
         &Op::Concat { axis } => join::backward(call, axis, gradient, wanted),

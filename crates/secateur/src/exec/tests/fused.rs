@@ -1,4 +1,4 @@
-//! Batch normalisations with an activation after them, among those that something else reads, too.
+//! Batch normalisations and sums with an activation after them, among those that something else reads, too.
 
 use super::*;
 use crate::exec::{Keep, Of};
@@ -12,7 +12,7 @@ fn network() -> Graph {
         momentum: 0.9,
     };
     let relu = || Op::Activation(Activation::Relu);
-    let clip = Op::Clip {
+    let clip = || Op::Clip {
         min: None,
         max: None,
     };
@@ -32,13 +32,19 @@ fn network() -> Graph {
         node(relu(), &["a.norm"], "a"),
         conv("a", "b.conv"),
         norm("b.conv", "b.norm"),
-        node(clip, &["b.norm", "low", "high"], "b"),
+        node(clip(), &["b.norm", "low", "high"], "b"),
         conv("b", "c.conv"),
         norm("c.conv", "c.norm"),
         node(relu(), &["c.norm"], "c"),
         norm("c", "d.norm"),
         node(relu(), &["d.norm"], "d.relu"),
-        node(add(), &["d.norm", "d.relu"], "d"),
+        node(add(), &["d.norm", "d.relu"], "d.sum"),
+        node(relu(), &["d.sum"], "d.clamped"),
+        // A sum with one row of a batch, and one that is clipped: neither is computed with what follows.
+        node(add(), &["d.clamped", "row"], "d.shifted"),
+        node(relu(), &["d.shifted"], "d.rows"),
+        node(add(), &["d.rows", "c"], "d.more"),
+        node(clip(), &["d.more", "low", "high"], "d"),
         norm("d", "e.norm"),
         node(relu(), &["e.norm"], "logits"),
     ];
@@ -51,6 +57,7 @@ fn network() -> Graph {
             Tensor::F32(numbers(&[6], 5).mapv(|v| v.abs() + 0.5).into_shared()),
         ),
         ("weight", Tensor::F32(numbers(&[6, 6, 1, 1], 6))),
+        ("row", Tensor::F32(numbers(&[5], 9))),
         ("low", Tensor::F32(floats(&[], &[-0.2]))),
         ("high", Tensor::F32(floats(&[], &[0.4]))),
     ];

@@ -66,7 +66,9 @@ impl NativeSession {
         };
         let layout = record.layouts.remove(output).unwrap_or_default();
         let value = match value {
-            Some(value) if reads_output(&node.op) => Some(self.turned(value, layout)?),
+            Some(value) if reads_output(&node.op, self.fused.clamp(index)) => {
+                Some(self.turned(value, layout)?)
+            }
             other => other,
         };
         let wanted = wanted_gradients(node, &self.differentiated);

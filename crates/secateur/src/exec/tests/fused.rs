@@ -57,7 +57,10 @@ fn network() -> Graph {
             Tensor::F32(numbers(&[6], 5).mapv(|v| v.abs() + 0.5).into_shared()),
         ),
         ("weight", Tensor::F32(numbers(&[6, 6, 1, 1], 6))),
-        ("row", Tensor::F32(numbers(&[5], 9))),
+        (
+            "row",
+            Tensor::F32(floats(&[5], &[0.1, 0.2, -0.3, 0.15, 0.05])),
+        ),
         ("low", Tensor::F32(floats(&[], &[-0.2]))),
         ("high", Tensor::F32(floats(&[], &[0.4]))),
     ];

@@ -181,6 +181,21 @@ impl InRegisters for Tile<'_> {
     }
 }
 
+/// Rows of sums that start from a number each, or from zero.
+#[inline(always)]
+pub(crate) fn start_sums<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    start: Option<&[f32]>,
+) -> [[S::f32s; VECTORS]; ROWS] {
+    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+    if let Some(start) = start.and_then(|start| start.first_chunk::<ROWS>()) {
+        for (sums, start) in sums.iter_mut().zip(start) {
+            *sums = [simd.splat_f32s(*start); VECTORS];
+        }
+    }
+    sums
+}
+
 /// `sums[i][j] += a[i] * b[j]`.
 #[inline(always)]
 pub(crate) fn add_products<S: Simd, const ROWS: usize, const VECTORS: usize>(

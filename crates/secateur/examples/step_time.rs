@@ -95,9 +95,10 @@ fn passes(graph: &Graph, with_moments: bool) -> Vec<Pass> {
             })
             .collect();
         // All but free, it makes the pass go back to the first convolution.
-        let mut far = taps[1].clone();
-        far.keep = Keep::Moments;
-        passes.push(pass("there and back", Some(vec![]), stored, vec![far]));
+        let keep = Keep::Moments;
+        let far = taps.iter().skip(1).take(1).cloned();
+        let far = far.map(|tap| Tap { keep, ..tap }).collect();
+        passes.push(pass("there and back", Some(vec![]), stored, far));
         passes.push(pass("with moments", Some(vec![]), stored, taps));
     }
     passes

@@ -2,7 +2,7 @@
 
 use super::SMALL;
 use super::geometry::Correlation;
-use crate::tile::{InRegisters, add_products};
+use crate::tile::{InRegisters, add_products, start_sums};
 use pulp::Simd;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -108,12 +108,7 @@ impl Joined<'_, '_> {
         self,
         simd: S,
     ) {
-        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-        if let Some(start) = self.start.and_then(|start| start.first_chunk::<ROWS>()) {
-            for (sums, start) in sums.iter_mut().zip(start) {
-                *sums = [simd.splat_f32s(*start); VECTORS];
-            }
-        }
+        let mut sums = start_sums::<S, ROWS, VECTORS>(simd, self.start);
         let (a, _) = self.a.as_chunks::<ROWS>();
         let len = self.depth * SMALL;
         for joint in self.joints {

@@ -1,7 +1,7 @@
 //! The microkernel: a tile of a sum of matrix products, whose sums stay in registers.
 
 use super::geometry::Pair;
-use crate::tile::{InRegisters, add_products};
+use crate::tile::{InRegisters, add_products, start_sums};
 use pulp::Simd;
 
 /// `target[i][j] = start[i] + sum over pairs and k of a[tap][k][i] * b[place][k][j]`.
@@ -25,12 +25,7 @@ impl InRegisters for Product<'_> {
     fn compute<S: Simd, const ROWS: usize, const VECTORS: usize>(self, simd: S) {
         let product = self;
         let width = VECTORS * S::F32_LANES;
-        let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-        if let Some(start) = product.start.and_then(|start| start.first_chunk::<ROWS>()) {
-            for (sums, start) in sums.iter_mut().zip(start) {
-                *sums = [simd.splat_f32s(*start); VECTORS];
-            }
-        }
+        let mut sums = start_sums::<S, ROWS, VECTORS>(simd, product.start);
         let (a, _) = product.a.as_chunks::<ROWS>();
         for pair in product.pairs {
             let a = &a[pair.tap * product.depth..][..product.depth];

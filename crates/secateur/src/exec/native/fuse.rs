@@ -31,26 +31,17 @@ impl Fused {
             let (Some((_, between)), None) = (outputs.next(), outputs.next()) else {
                 continue;
             };
-            // The slope of a `Clip` cannot be read off its output, which is all that is kept of a sum.
-            let takes = |reader: &Node| match node.op {
-                Op::BatchNormalization { .. } => true,
-                Op::Arithmetic(Arithmetic::Add) => {
-                    is_plain(graph, plan, node) && matches!(reader.op, Op::Activation(_))
-                }
-                _ => false,
-            };
-            let is_wanted = wanted.step.contains(between);
             let Some(&[follower]) = readers.get(between.as_str()).map(Vec::as_slice) else {
                 continue;
             };
             let reader = &graph.nodes[follower];
-            if let (false, Some(clamp), [output]) = (
-                is_wanted,
-                clamp_of(graph, plan, reader),
+            let is_first = reader.inputs.first() == Some(between);
+            if let (true, false, Some(clamp), [output]) = (
+                is_first,
+                wanted.step.contains(between),
+                clamp_after(graph, plan, node, reader),
                 &reader.outputs[..],
-            ) && reader.inputs.first() == Some(between)
-                && takes(reader)
-            {
+            ) {
                 fused.clamps.insert(index, (clamp, output.clone()));
                 fused.followers.insert(follower);
             }
@@ -92,11 +83,18 @@ fn is_plain(graph: &Graph, plan: &Plan, node: &Node) -> bool {
     is_same(0) && is_same(1)
 }
 
-/// The function that a node computes of its first input, where it is such a one.
-fn clamp_of(graph: &Graph, plan: &Plan, node: &Node) -> Option<Clamp> {
-    match node.op {
-        Op::Activation(Activation::Relu) => Some(Clamp::RELU),
-        Op::Clip { .. } => bounds(Operands::new(graph, &plan.inferred, node)).ok(),
+/// What `reader` does to the output of `node`, where both can be computed together. The slope of a `Clip` cannot be
+/// read off its output, which is all that is kept of a sum.
+fn clamp_after(graph: &Graph, plan: &Plan, node: &Node, reader: &Node) -> Option<Clamp> {
+    let is_sum = matches!(node.op, Op::Arithmetic(Arithmetic::Add));
+    let is_normalised = matches!(node.op, Op::BatchNormalization { .. });
+    match reader.op {
+        Op::Activation(Activation::Relu) => {
+            (is_normalised || is_sum && is_plain(graph, plan, node)).then_some(Clamp::RELU)
+        }
+        Op::Clip { .. } if is_normalised => {
+            bounds(Operands::new(graph, &plan.inferred, reader)).ok()
+        }
         _ => None,
     }
 }

@@ -4,7 +4,7 @@
 use super::convolution::dense_shape;
 use super::fuse::Fused;
 use super::node::keeps_elements;
-use crate::exec::plan::{Plan, Schedule};
+use crate::exec::plan::Plan;
 use crate::graph::{Activation, Arithmetic, Graph, Node, Op, Operands};
 use secateur_kernels::Clamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,19 +21,18 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Finds them, given through which values gradients flow, and how many floats are kept at most before any are
-    /// computed again.
+    /// Finds those of a step, given through which values gradients flow, and how many floats are kept at most before
+    /// any are computed again.
     pub(super) fn new(
         graph: &Graph,
         plan: &Plan,
-        schedule: &Schedule,
         fused: &Fused,
         differentiated: &BTreeSet<String>,
         most: usize,
     ) -> Self {
         let mut kept = Self::default();
         let mut normalised = BTreeMap::new();
-        for &index in &schedule.nodes {
+        for &index in &plan.step.nodes {
             let node = &graph.nodes[index];
             let wanted = wanted_gradients(node, differentiated);
             if fused.is_follower(index) || !wanted.contains(&true) {
@@ -41,7 +40,9 @@ impl Kept {
             }
             let operands = Operands::new(graph, &plan.inferred, node);
             for (slot, input) in node.inputs.iter().enumerate() {
-                if reads_input(operands, slot, &wanted) {
+                // Weights are there anyway.
+                let is_computed = !graph.initializers.contains_key(input);
+                if is_computed && reads_input(operands, slot, &wanted) {
                     kept.names.insert(input.clone());
                 }
             }
@@ -117,4 +118,75 @@ pub(super) fn is_read_off_output(activation: Activation) -> bool {
         activation,
         Activation::Relu | Activation::Sigmoid | Activation::Tanh | Activation::Exp
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::exec::plan::{Wanted, dependents};
+    use crate::exec::{BatchNormMode, Request};
+    use crate::graph::samples::Builder;
+
+    /// What is kept, and what is computed again, of two normalised convolutions and their sum, each with a `Relu`.
+    fn kept(trainable: &[&str], most: usize) -> [Vec<String>; 2] {
+        let mut builder = Builder::new(3);
+        let a = builder.conv("a", "x", [4, 3, 1, 1], 1);
+        let a = builder.batch_norm("a.norm", &a, 4);
+        let a = builder.relu("a.relu", &a);
+        let b = builder.conv("b", &a, [4, 4, 1, 1], 1);
+        let b = builder.batch_norm("b.norm", &b, 4);
+        let sum = builder.node("sum", Op::Arithmetic(Arithmetic::Add), &[&a, &b]);
+        let graph = {
+            let output = builder.relu("sum.relu", &sum);
+            builder.output(&output)
+        };
+        let request = Request {
+            graph: &graph,
+            outputs: vec!["sum.relu".to_owned()],
+            trainable: trainable.iter().map(|&name| name.to_owned()).collect(),
+            taps: Vec::new(),
+            batch_norm: BatchNormMode::Batch,
+        };
+        let (wanted, input) = Wanted::of(&request).unwrap();
+        let plan = Plan::new(&graph, &input, &[2, 3, 5, 5], &wanted).unwrap();
+        let fused = Fused::new(&graph, &plan, &wanted);
+        let mut differentiated: BTreeSet<String> = dependents(&graph, &wanted.trainable)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        differentiated.extend(wanted.trainable);
+        let kept = Kept::new(&graph, &plan, &fused, &differentiated, most);
+        [
+            kept.names.into_iter().collect(),
+            kept.again.into_keys().collect(),
+        ]
+    }
+
+    #[test]
+    fn what_no_gradient_reads_is_let_go() {
+        // Of weights: what their convolutions read. Never: what is added up, and the sum.
+        let all = ["a.weight", "b.weight"];
+        let none: [&str; 0] = [];
+        let [names, again] = kept(&all, usize::MAX);
+        assert_eq!(names, ["a", "a.relu", "b", "sum.relu", "x"]);
+        assert_eq!(again, none);
+        // Of a scale: what was normalised and comes after it.
+        let [names, again] = kept(&["a.norm.scale"], usize::MAX);
+        assert_eq!(names, ["a", "b", "sum.relu"]);
+        assert_eq!(again, none);
+        let [names, _] = kept(&["b.norm.scale"], usize::MAX);
+        assert_eq!(names, ["b", "sum.relu"]);
+    }
+
+    #[test]
+    fn normalised_values_are_computed_again_above_the_limit() {
+        let all = ["a.weight", "b.weight"];
+        // Four values of 2 x 4 x 5 x 5 numbers and the input, 2 x 3 x 5 x 5; weights do not count.
+        let size = 4 * 200 + 150;
+        assert_eq!(kept(&all, size), kept(&all, usize::MAX));
+        let [names, again] = kept(&all, size - 1);
+        assert_eq!(names, ["a", "b", "sum.relu", "x"]);
+        assert_eq!(again, ["a.relu"]);
+    }
 }

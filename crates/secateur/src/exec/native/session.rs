@@ -5,7 +5,7 @@ mod forward;
 
 use super::buffers::Buffers;
 use super::fuse::Fused;
-use super::keep::Kept;
+use super::keep::{Kept, wanted_gradients};
 use super::layout::{Laid, layout_of, layout_of_input};
 use super::node::{Call, Saved};
 use crate::exec::plan::{Plan, Wanted, check_output_gradients, dependents};
@@ -37,6 +37,8 @@ pub(super) struct NativeSession {
     most: usize,
     /// Of the last plan.
     fused: Fused,
+    /// Of a step by the last plan.
+    kept: Kept,
 }
 
 /// Whether a backward pass follows.
@@ -54,7 +56,6 @@ struct Record {
     saved: BTreeMap<String, Saved>,
     /// By the output's name: the order in which it was computed. Readers may have turned it since.
     layouts: BTreeMap<String, Layout>,
-    kept: Kept,
 }
 
 impl NativeSession {
@@ -90,6 +91,7 @@ impl NativeSession {
             most,
             plan: None,
             fused: Fused::default(),
+            kept: Kept::default(),
             graph,
         })
     }
@@ -102,6 +104,8 @@ impl NativeSession {
                 self.buffers.clear();
                 let plan = Plan::new(&self.graph, &self.input, shape, &self.wanted)?;
                 self.fused = Fused::new(&self.graph, &plan, &self.wanted);
+                let (fused, differentiated) = (&self.fused, &self.differentiated);
+                self.kept = Kept::new(&self.graph, &plan, fused, differentiated, self.most);
                 Ok(plan)
             }
         }
@@ -109,8 +113,7 @@ impl NativeSession {
 
     /// Whether a gradient goes through a node.
     fn is_recorded(&self, node: &Node) -> bool {
-        let is_differentiated = |name: &String| self.differentiated.contains(name);
-        node.inputs.iter().any(is_differentiated)
+        wanted_gradients(node, &self.differentiated).contains(&true)
     }
 
     /// The order in which a node computes.

@@ -107,7 +107,7 @@ impl NativeSession {
     ) -> Result<(), ExecError> {
         let operands = Operands::new(&self.graph, &plan.inferred, node);
         for (slot, name) in node.inputs.iter().enumerate() {
-            let Some(index) = record.kept.again(name) else {
+            let Some(index) = self.kept.again(name) else {
                 continue;
             };
             if record.values.contains_key(name) || !reads_input(operands, slot, wanted) {

@@ -1,7 +1,6 @@
 //! The forward pass.
 
 use super::{NativeSession, Pass, Record, in_order, look};
-use crate::exec::native::keep::Kept;
 use crate::exec::native::layout::Laid;
 use crate::exec::native::node::forward;
 use crate::exec::plan::Plan;
@@ -26,16 +25,6 @@ impl NativeSession {
         let input = Laid::planes(in_order(input));
         look(&mut self.taps, &self.buffers, &name, Of::Activation, &input)?;
         record.values.insert(name, input);
-        if pass == Pass::Step {
-            record.kept = Kept::new(
-                &self.graph,
-                plan,
-                schedule,
-                &self.fused,
-                &self.differentiated,
-                self.most,
-            );
-        }
         for (position, &index) in schedule.nodes.iter().enumerate() {
             if self.fused.is_follower(index) {
                 continue;
@@ -60,7 +49,7 @@ impl NativeSession {
             drop(inputs);
             for input in &node.inputs {
                 if schedule.last_use.get(input) == Some(&position)
-                    && !record.kept.has(input)
+                    && (pass == Pass::Forward || !self.kept.has(input))
                     && let Some(value) = record.values.remove(input)
                 {
                     self.buffers.give(value.array);

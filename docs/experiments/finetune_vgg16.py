@@ -5,7 +5,7 @@
 
 CIFAR10 holds the binary batches; `splits.json` is that of a `secateur compress` run on the same folder,
 so that its validation images stay unseen. SGD with momentum, one cycle, batches of 128, flips and shifts
-by up to two pixels; convolutions in bfloat16 where the processor has AMX, in f32 elsewhere. Prints the accuracy on the validation
+by up to two pixels; convolutions in bfloat16 where the processor multiplies it (AMX, AVX-512), in f32 elsewhere. Prints the accuracy on the validation
 split after each pass and on the test images at the end.
 """
 
@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 BATCH, RATE = 128, 0.02
-HAS_AMX = torch.cpu._is_amx_tile_supported()
+HAS_BFLOAT16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def images(raw):
@@ -61,7 +61,7 @@ class Product(torch.autograd.Function):
 
 class Conv(nn.Conv2d):
     def forward(self, x):
-        return Product.apply(x.bfloat16(), self.weight, self.bias) if HAS_AMX else super().forward(x)
+        return Product.apply(x.bfloat16(), self.weight, self.bias) if HAS_BFLOAT16 else super().forward(x)
 
 
 class Widen(nn.Module):

@@ -7,7 +7,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 use secateur_kernels::aligned::Aligned;
-use secateur_kernels::conv::{ConvShape, backward_data, backward_weight, forward};
+use secateur_kernels::conv::{ConvShape, Finish, backward_data, backward_weight, forward};
 use secateur_kernels::layout::Batch;
 use secateur_kernels::norm::{self, Line};
 use secateur_kernels::pool::{PoolShape, average, max_backward, max_forward};
@@ -290,7 +290,9 @@ fn main() {
                 continue;
             }
             let results = [
-                measure(flops, || forward(layout, &shape, &x, &w, None, &mut y)),
+                measure(flops, || {
+                    forward(layout, &shape, &x, &w, Finish::default(), &mut y)
+                }),
                 measure(flops, || backward_data(layout, &shape, &w, &dy, &mut dx)),
                 measure(flops, || backward_weight(layout, &shape, &x, &dy, &mut dw)),
             ];

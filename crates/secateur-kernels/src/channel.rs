@@ -281,7 +281,7 @@ fn check_parameters(parameters: &[&[f32]], channels: usize) {
 }
 
 /// Calls `work(index, plane)` for every plane.
-fn each_plane(positions: usize, y: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
+pub(crate) fn each_plane(positions: usize, y: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
     if y.is_empty() {
         return;
     }

@@ -1,5 +1,7 @@
 //! Functions that cut values off.
 
+use pulp::Simd;
+
 /// A function that is a straight line of slope one, cut off on both sides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clamp {
@@ -37,6 +39,17 @@ impl Clamp {
         let [min, max] = self.range;
         let x = if x < min { min } else { x };
         if x > max { max } else { x }
+    }
+
+    /// The value at each lane of `x`.
+    #[inline(always)]
+    pub(crate) fn values<S: Simd>(self, simd: S, x: S::f32s) -> S::f32s {
+        let [min, max] = self.range.map(
+            #[inline(always)]
+            |bound| simd.splat_f32s(bound),
+        );
+        let x = simd.select_f32s(simd.less_than_f32s(x, min), min, x);
+        simd.select_f32s(simd.less_than_f32s(max, x), max, x)
     }
 
     /// `gradient` of the value as the gradient of `x`.

@@ -8,6 +8,7 @@ mod pointwise;
 mod stage;
 mod weight;
 
+use crate::norm::Line;
 use crate::{Layout, Window, bundle};
 use correlate::correlate;
 use geometry::Correlation;
@@ -84,7 +85,24 @@ impl ConvShape {
     }
 }
 
-/// `y = w * x + bias`.
+/// What is done to the sums of a convolution before they are written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Finish<'a> {
+    /// Added to each output channel.
+    pub bias: Option<&'a [f32]>,
+    /// The normalisation of each output channel, with the clamp after it.
+    pub line: Option<Line<'a>>,
+}
+
+impl Finish<'_> {
+    fn fits(&self, channels: usize) -> bool {
+        let lengths = self.line.map(|line| [line.factor.len(), line.offset.len()]);
+        self.bias.is_none_or(|bias| bias.len() == channels)
+            && lengths.is_none_or(|lengths| lengths == [channels; 2])
+    }
+}
+
+/// `y = w * x`, finished.
 ///
 /// # Panics
 /// Where a length is not that of the shape, groups do not divide the channels, or images do not fill the bundles
@@ -94,25 +112,29 @@ pub fn forward(
     shape: &ConvShape,
     x: &[f32],
     w: &[f32],
-    bias: Option<&[f32]>,
+    finish: Finish<'_>,
     y: &mut [f32],
 ) {
     shape.check(layout, x.len(), w.len(), y.len());
     assert!(
-        bias.is_none_or(|bias| bias.len() == shape.output[0]),
-        "length of the bias"
+        finish.fits(shape.output[0]),
+        "one bias, factor and offset for each output channel"
     );
     if shape.is_empty() {
         return;
     }
     if let Layout::Bundles(images) = layout {
-        return bundle::conv::forward(images, shape, x, w, bias, y);
+        return bundle::conv::forward(images, shape, x, w, finish, y);
     }
     if pointwise::fits(shape) {
-        return pointwise::forward(shape, x, w, bias, y);
+        pointwise::forward(shape, x, w, finish.bias, y);
+    } else {
+        let correlation = Correlation::forward(shape);
+        correlate(&correlation, x, &Kernel::Forward(w), finish.bias, y);
     }
-    let correlation = Correlation::forward(shape);
-    correlate(&correlation, x, &Kernel::Forward(w), bias, y);
+    if let Some(line) = finish.line {
+        line.apply(shape.output[1] * shape.output[2], y);
+    }
 }
 
 /// `dx = dL/dx`, given `dy = dL/dy`.

@@ -3,6 +3,7 @@
 
 use crate::Clamp;
 use crate::channel;
+use std::ops::Range;
 
 /// What a normalisation does to each channel.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,34 @@ pub struct Line<'a> {
     pub offset: &'a [f32],
     /// What is done to the result.
     pub clamp: Clamp,
+}
+
+impl<'a> Line<'a> {
+    /// The same for some of the channels.
+    pub(crate) fn of(self, channels: Range<usize>) -> Self {
+        Self {
+            factor: &self.factor[channels.clone()],
+            offset: &self.offset[channels],
+            clamp: self.clamp,
+        }
+    }
+
+    /// Does it to values in their place.
+    pub(crate) fn apply(self, positions: usize, y: &mut [f32]) {
+        let channels = self.factor.len();
+        channel::each_plane(
+            positions,
+            y,
+            #[inline(always)]
+            |plane, y| {
+                let channel = plane % channels;
+                let (factor, offset) = (self.factor[channel], self.offset[channel]);
+                for y in y {
+                    *y = self.clamp.value(*y * factor + offset);
+                }
+            },
+        );
+    }
 }
 
 /// Writes `y`.

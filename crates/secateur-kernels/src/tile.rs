@@ -1,6 +1,7 @@
 //! The microkernel: a tile of a matrix product whose sums stay in registers.
 
 use crate::level;
+use crate::norm::Line;
 use pulp::{Simd, WithSimd};
 
 /// The largest tile of an instruction set.
@@ -191,6 +192,28 @@ pub(crate) fn start_sums<S: Simd, const ROWS: usize, const VECTORS: usize>(
     if let Some(start) = start.and_then(|start| start.first_chunk::<ROWS>()) {
         for (sums, start) in sums.iter_mut().zip(start) {
             *sums = [simd.splat_f32s(*start); VECTORS];
+        }
+    }
+    sums
+}
+
+/// Rows of sums, each normalised by its own numbers, where there are such.
+#[inline(always)]
+pub(crate) fn finish_sums<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    mut sums: [[S::f32s; VECTORS]; ROWS],
+    line: Option<Line<'_>>,
+) -> [[S::f32s; VECTORS]; ROWS] {
+    if let Some(line) = line
+        && let Some(factor) = line.factor.first_chunk::<ROWS>()
+        && let Some(offset) = line.offset.first_chunk::<ROWS>()
+    {
+        for ((sums, factor), offset) in sums.iter_mut().zip(factor).zip(offset) {
+            let (factor, offset) = (simd.splat_f32s(*factor), simd.splat_f32s(*offset));
+            for sum in sums {
+                let value = simd.add_f32s(simd.mul_f32s(*sum, factor), offset);
+                *sum = line.clamp.values(simd, value);
+            }
         }
     }
     sums

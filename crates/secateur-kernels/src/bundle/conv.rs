@@ -3,22 +3,22 @@
 use super::correlate::{Kernel, correlate};
 use super::geometry::Correlation;
 use super::{depthwise, weight};
-use crate::conv::ConvShape;
+use crate::conv::{ConvShape, Finish};
 
-/// `y = w * x + bias`.
+/// `y = w * x`, finished.
 pub(crate) fn forward(
     bundle: usize,
     shape: &ConvShape,
     x: &[f32],
     w: &[f32],
-    bias: Option<&[f32]>,
+    finish: Finish<'_>,
     y: &mut [f32],
 ) {
     let correlation = Correlation::forward(bundle, shape);
     if shape.group() == [1, 1] {
-        depthwise::correlate(&correlation, x, w, bias, y);
+        depthwise::correlate(&correlation, x, w, finish, y);
     } else {
-        correlate(&correlation, x, Kernel::Forward(w), bias, y);
+        correlate(&correlation, x, Kernel::Forward(w), finish, y);
     }
 }
 
@@ -32,9 +32,9 @@ pub(crate) fn backward_data(
 ) {
     let correlation = Correlation::forward(bundle, shape).turned();
     if shape.group() == [1, 1] {
-        depthwise::correlate(&correlation, dy, w, None, dx);
+        depthwise::correlate(&correlation, dy, w, Finish::default(), dx);
     } else {
-        correlate(&correlation, dy, Kernel::Backward(w), None, dx);
+        correlate(&correlation, dy, Kernel::Backward(w), Finish::default(), dx);
     }
 }
 

@@ -5,9 +5,11 @@ use super::SMALL;
 use super::geometry::{Correlation, Pair};
 use super::joined::{self, Joined, Joints};
 use super::product::Product;
+use crate::conv::Finish;
 use crate::conv::geometry::{PARTS, ranges, shares};
 use crate::copy::copy;
 use crate::level;
+use crate::norm::Line;
 use crate::scratch::{with_scratch, with_shared};
 use crate::tile::{InRegisters, TileSize};
 use crate::transpose::transpose;
@@ -45,7 +47,7 @@ pub(super) fn correlate(
     correlation: &Correlation,
     x: &[f32],
     kernel: Kernel<'_>,
-    bias: Option<&[f32]>,
+    finish: Finish<'_>,
     target: &mut [f32],
 ) {
     let panels = panels(correlation, TileSize::get());
@@ -60,7 +62,7 @@ pub(super) fn correlate(
                     panels: &panels[part.panels.clone()],
                     packed,
                     x,
-                    bias,
+                    finish,
                     part,
                 });
             });
@@ -222,7 +224,7 @@ struct Work<'a> {
     panels: &'a [Panel],
     packed: &'a [f32],
     x: &'a [f32],
-    bias: Option<&'a [f32]>,
+    finish: Finish<'a>,
     part: Part<'a>,
 }
 
@@ -264,10 +266,12 @@ impl<'a> Work<'a> {
         &x[panel.group * self.correlation.channels * self.correlation.images..]
     }
 
-    /// What the sums of a panel start from.
-    fn start(&self, panel: &Panel) -> Option<&'a [f32]> {
+    /// What the sums of a panel start from, and what is done to them in the end.
+    fn ends(&self, panel: &Panel) -> (Option<&'a [f32]>, Option<Line<'a>>) {
         let output = panel.group * self.correlation.outputs + panel.outputs.start;
-        self.bias.map(|bias| &bias[output..][..panel.outputs.len()])
+        let own = output..output + panel.outputs.len();
+        let start = self.finish.bias.map(|bias| &bias[own.clone()]);
+        (start, self.finish.line.map(|line| line.of(own)))
     }
 
     /// Where a panel's outputs are among those of the part.
@@ -295,7 +299,7 @@ impl<'a> Work<'a> {
                 for (position, pairs) in pairs.iter().enumerate() {
                     for panel in panels {
                         let rows = panel.outputs.len();
-                        let (first, start) = (work.first(panel), work.start(panel));
+                        let (first, (start, line)) = (work.first(panel), work.ends(panel));
                         let x = work.of_group(x, panel);
                         let target = &mut work.part.target[position][first..][..rows * images];
                         for lane in (0..images).step_by(width) {
@@ -307,6 +311,7 @@ impl<'a> Work<'a> {
                                 depth: correlation.channels,
                                 pairs,
                                 start,
+                                line,
                                 target: &mut target[lane..],
                             }
                             .run(simd, rows, width);
@@ -334,7 +339,7 @@ impl<'a> Work<'a> {
                     let joints = joints.of(correlation, positions);
                     let width = TileSize::of::<S>().width_for(positions.len() * SMALL);
                     for panel in panels {
-                        let (first, start) = (work.first(panel), work.start(panel));
+                        let (first, (start, line)) = (work.first(panel), work.ends(panel));
                         Joined {
                             a: &work.packed[panel.start..],
                             b: work.of_group(x, panel),
@@ -342,6 +347,7 @@ impl<'a> Work<'a> {
                             depth: correlation.channels,
                             joints,
                             start,
+                            line,
                             zeros: &zeros,
                             positions,
                             origin,

@@ -2,6 +2,7 @@
 
 use super::SMALL;
 use super::geometry::{Correlation, Pair};
+use crate::conv::Finish;
 use crate::level::dispatch;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -19,7 +20,7 @@ pub(super) fn correlate(
     correlation: &Correlation,
     x: &[f32],
     w: &[f32],
-    bias: Option<&[f32]>,
+    Finish { bias, line }: Finish<'_>,
     target: &mut [f32],
 ) {
     let lanes = lanes(correlation, w, bias);
@@ -34,8 +35,12 @@ pub(super) fn correlate(
                 w,
                 bias,
                 lanes: &lanes,
-                target,
+                target: &mut *target,
             });
+            // The part is in the cache.
+            if let Some(line) = line {
+                line.apply(correlation.images, target);
+            }
         });
 }
 

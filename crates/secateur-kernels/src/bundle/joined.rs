@@ -2,7 +2,8 @@
 
 use super::SMALL;
 use super::geometry::Correlation;
-use crate::tile::{InRegisters, add_products, start_sums};
+use crate::norm::Line;
+use crate::tile::{InRegisters, add_products, finish_sums, start_sums};
 use pulp::Simd;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -82,6 +83,8 @@ pub(super) struct Joined<'a, 'b> {
     pub joints: &'a [Joint],
     /// What the sums start from, instead of zero.
     pub start: Option<&'a [f32]>,
+    /// What is done to each row of sums before it is written.
+    pub line: Option<Line<'a>>,
     /// As many zeros as a place has floats.
     pub zeros: &'a [f32],
     pub positions: &'a [usize],
@@ -127,6 +130,7 @@ impl Joined<'_, '_> {
                 }
             }
         }
+        let sums = finish_sums(simd, sums, self.line);
         for (row, sums) in sums.into_iter().enumerate() {
             let first = self.first + row * SMALL;
             // Of a copy, so that the sums themselves need no place in memory.

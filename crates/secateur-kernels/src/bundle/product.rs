@@ -1,7 +1,8 @@
 //! The microkernel: a tile of a sum of matrix products, whose sums stay in registers.
 
 use super::geometry::Pair;
-use crate::tile::{InRegisters, add_products, start_sums};
+use crate::norm::Line;
+use crate::tile::{InRegisters, add_products, finish_sums, start_sums};
 use pulp::Simd;
 
 /// `target[i][j] = start[i] + sum over pairs and k of a[tap][k][i] * b[place][k][j]`.
@@ -17,6 +18,8 @@ pub(super) struct Product<'a> {
     pub pairs: &'a [Pair],
     /// What the sums start from, instead of zero.
     pub start: Option<&'a [f32]>,
+    /// What is done to each row of sums before it is written.
+    pub line: Option<Line<'a>>,
     pub target: &'a mut [f32],
 }
 
@@ -38,6 +41,7 @@ impl InRegisters for Product<'_> {
                 }
             }
         }
+        let sums = finish_sums(simd, sums, product.line);
         for (row, sums) in sums.iter().enumerate() {
             let target = &mut product.target[row * product.stride..][..width];
             let (target, _) = S::as_mut_simd_f32s(target);

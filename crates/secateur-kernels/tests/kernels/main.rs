@@ -3,10 +3,11 @@
 mod norm;
 
 use proptest::prelude::*;
-use secateur_kernels::conv::{ConvShape, backward_data, backward_weight, forward};
+use secateur_kernels::conv::{ConvShape, Finish, backward_data, backward_weight, forward};
 use secateur_kernels::layout::{BUNDLES, Batch, to_bundles, to_planes};
+use secateur_kernels::norm::{Line, forward as normalise};
 use secateur_kernels::pool::{PoolShape, average, average_backward, max_backward, max_forward};
-use secateur_kernels::{Layout, Window, channel};
+use secateur_kernels::{Clamp, Layout, Window, channel};
 
 /// Planes of one channel each.
 const PLANES: Batch = Batch {
@@ -119,8 +120,28 @@ fn check_in(layout: Layout, shape: &ConvShape) {
         want[k] += f64::from(x[i]) * f64::from(w[j])
     });
     let mut y = vec![f32::NAN; dy.len()];
-    forward(layout, shape, &x_laid, &w, Some(&bias), &mut y);
+    let mut finish = Finish {
+        bias: Some(&bias),
+        line: None,
+    };
+    forward(layout, shape, &x_laid, &w, finish, &mut y);
     assert_close(&from_layout(layout, shape.output, &y), &want, "y", shape);
+
+    // A normalisation on the way is one afterwards, bit by bit.
+    let line = Line {
+        factor: &numbers(shape.output[0], 5),
+        offset: &numbers(shape.output[0], 6),
+        clamp: Clamp::clip(-0.25, 0.5),
+    };
+    let run = match layout {
+        Layout::Planes => positions,
+        Layout::Bundles(images) => images,
+    };
+    let (mut want, mut normalised) = (y.clone(), vec![f32::NAN; y.len()]);
+    normalise(line, run, &y, &mut want);
+    finish.line = Some(line);
+    forward(layout, shape, &x_laid, &w, finish, &mut normalised);
+    assert_eq!(normalised, want, "normalised, {shape:?}, {layout:?}");
 
     let mut want = vec![0.0; x.len()];
     each_product(shape, |i, j, k| {
@@ -289,7 +310,7 @@ fn results(layout: Layout, shape: &ConvShape) -> [Vec<f32>; 3] {
     let mut y = vec![f32::NAN; dy.len()];
     let mut dx = vec![f32::NAN; x.len()];
     let mut dw = vec![f32::NAN; w.len()];
-    forward(layout, shape, &x, &w, None, &mut y);
+    forward(layout, shape, &x, &w, Finish::default(), &mut y);
     backward_data(layout, shape, &w, &dy, &mut dx);
     backward_weight(layout, shape, &x, &dy, &mut dw);
     [y, dx, dw]
@@ -351,7 +372,7 @@ fn former_calls_leave_nothing_behind() {
                 .map(|len| vec![f32::NAN; len]);
             for layout in Layout::ALL {
                 if layout.fits(spoilt.images) {
-                    forward(layout, &spoilt, &x, &w, None, &mut y.clone());
+                    forward(layout, &spoilt, &x, &w, Finish::default(), &mut y.clone());
                     backward_data(layout, &spoilt, &w, &y, &mut x.clone());
                     backward_weight(layout, &spoilt, &x, &y, &mut w.clone());
                 }

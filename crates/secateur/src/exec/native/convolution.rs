@@ -5,7 +5,7 @@ use crate::exec::ExecError;
 use crate::graph::{ConvAttrs, Op, Operands};
 use crate::tensor::Floats;
 use secateur_kernels::Window;
-use secateur_kernels::conv::{self, ConvShape};
+use secateur_kernels::conv::{self, ConvShape, Finish};
 
 fn shape(call: &Call<'_>, attrs: &ConvAttrs) -> Result<ConvShape, ExecError> {
     let image = |shape: &[usize]| -> Result<[usize; 4], ExecError> {
@@ -61,8 +61,12 @@ fn run(call: &Call<'_>, shape: &ConvShape) -> Result<Floats, ExecError> {
     if bias.is_some_and(|bias| bias.len() != shape.output[0]) {
         return Err(call.error("the bias does not fit the channels"));
     }
+    let line = call.normalised.map(|affine| affine.line(call.clamp));
+    if line.is_some_and(|line| line.factor.len() != shape.output[0]) {
+        return Err(call.error("the batch norm after it does not fit the channels"));
+    }
     let mut y = call.buffer(shape.output_len());
-    conv::forward(call.layout, shape, x, w, bias, &mut y);
+    conv::forward(call.layout, shape, x, w, Finish { bias, line }, &mut y);
     call.output(y)
 }
 

@@ -1,6 +1,7 @@
 //! The one place that says which function runs an operator, forward and backward.
 
 use super::buffers::Buffers;
+use super::norm::Affine;
 use super::{arithmetic, convolution, join, norm, pool, reduce};
 use crate::exec::burn::node as burn_node;
 use crate::exec::{BatchNormMode, ExecError};
@@ -21,8 +22,10 @@ pub(super) struct Call<'c> {
     /// The order of the inputs that have one part for each image, of the output, and of their gradients.
     pub(super) layout: Layout,
     pub(super) batch_norm: BatchNormMode,
-    /// What is done to the output of a batch normalisation or of a sum.
+    /// What is done to the output.
     pub(super) clamp: Clamp,
+    /// For a convolution, the batch normalisation that is computed with it, before the clamp.
+    pub(super) normalised: Option<&'c Affine>,
     pub(super) buffers: &'c Buffers,
     /// For the operators that Burn runs.
     pub(super) device: &'c Device,

@@ -4,7 +4,7 @@ use super::node::{Call, InputGradients, Saved};
 use crate::exec::{BatchNormMode, ExecError};
 use crate::tensor::Floats;
 use secateur_kernels::norm::Line;
-use secateur_kernels::{channel, norm};
+use secateur_kernels::{Clamp, channel, norm};
 
 /// Sizes of the input: channels, and how many values of one channel stand together.
 fn sizes(call: &Call<'_>) -> Result<(usize, usize), ExecError> {
@@ -46,38 +46,51 @@ pub(super) fn again(
     let (channels, positions) = sizes(call)?;
     let (_, x) = call.input(0)?;
     let (scale, bias) = (vector(call, 1, channels)?, vector(call, 2, channels)?);
-    let (factor, offset) = match saved {
-        Some(Saved::Moments(mean, variance)) => line(mean, variance, scale, bias, epsilon),
-        None => {
-            let (mean, variance) = stored(call, channels)?;
-            line(&mean, &variance, scale, bias, epsilon)
-        }
+    let affine = match saved {
+        Some(Saved::Moments(mean, variance)) => Affine::new(mean, variance, scale, bias, epsilon),
+        None => by_stored(call, epsilon)?,
     };
     let mut y = call.buffer(x.len());
-    let line = Line {
-        factor: &factor,
-        offset: &offset,
-        clamp: call.clamp,
-    };
-    norm::forward(line, positions, x, &mut y);
+    norm::forward(affine.line(call.clamp), positions, x, &mut y);
     call.output(y)
 }
 
+/// What a normalisation by stored statistics does to each channel.
+pub(super) fn by_stored(call: &Call<'_>, epsilon: f32) -> Result<Affine, ExecError> {
+    let (channels, _) = sizes(call)?;
+    let (scale, bias) = (vector(call, 1, channels)?, vector(call, 2, channels)?);
+    let (mean, variance) = stored(call, channels)?;
+    Ok(Affine::new(&mean, &variance, scale, bias, epsilon))
+}
+
 /// Factor and offset of each channel.
-fn line(
-    mean: &[f64],
-    variance: &[f64],
-    scale: &[f32],
-    bias: &[f32],
-    epsilon: f32,
-) -> (Vec<f32>, Vec<f32>) {
-    let factor: Vec<f64> = variance
-        .iter()
-        .zip(scale)
-        .map(|(variance, scale)| f64::from(*scale) / (variance + f64::from(epsilon)).sqrt())
-        .collect();
-    let offset = (0..factor.len()).map(|c| (f64::from(bias[c]) - mean[c] * factor[c]) as f32);
-    (narrow(&factor), offset.collect())
+pub(super) struct Affine {
+    factor: Vec<f32>,
+    offset: Vec<f32>,
+}
+
+impl Affine {
+    fn new(mean: &[f64], variance: &[f64], scale: &[f32], bias: &[f32], epsilon: f32) -> Self {
+        let factor: Vec<f64> = variance
+            .iter()
+            .zip(scale)
+            .map(|(variance, scale)| f64::from(*scale) / (variance + f64::from(epsilon)).sqrt())
+            .collect();
+        let offset = (0..factor.len()).map(|c| (f64::from(bias[c]) - mean[c] * factor[c]) as f32);
+        Self {
+            offset: offset.collect(),
+            factor: narrow(&factor),
+        }
+    }
+
+    /// With what is done to the result.
+    pub(super) fn line(&self, clamp: Clamp) -> Line<'_> {
+        Line {
+            factor: &self.factor,
+            offset: &self.offset,
+            clamp,
+        }
+    }
 }
 
 /// The stored mean and variance.
@@ -116,12 +129,8 @@ pub(super) fn backward(
         .map(|variance| 1.0 / (variance + f64::from(epsilon)).sqrt())
         .collect();
     let bias = vector(call, 2, channels)?;
-    let (own_factor, own_offset) = line(&mean, &variance, scale, bias, epsilon);
-    let line = Line {
-        factor: &own_factor,
-        offset: &own_offset,
-        clamp: call.clamp,
-    };
+    let affine = Affine::new(&mean, &variance, scale, bias, epsilon);
+    let line = affine.line(call.clamp);
     let is_stored = call.batch_norm == BatchNormMode::Stored;
     // Sums of dy and of dy * x_hat: the gradients of bias and scale.
     let are_summed = !is_stored || wanted.iter().skip(1).any(|wanted| *wanted);

@@ -8,6 +8,7 @@ use super::fuse::Fused;
 use super::keep::{Kept, wanted_gradients};
 use super::layout::{Laid, layout_of, layout_of_input};
 use super::node::{Call, Saved};
+use super::norm::{Affine, by_stored};
 use crate::exec::plan::{Plan, Wanted, check_output_gradients, dependents};
 use crate::exec::taps::Taps;
 use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
@@ -104,6 +105,11 @@ impl NativeSession {
                 self.buffers.clear();
                 let plan = Plan::new(&self.graph, &self.input, shape, &self.wanted)?;
                 self.fused = Fused::new(&self.graph, &plan, &self.wanted);
+                if self.batch_norm == BatchNormMode::Stored {
+                    let differentiated = &self.differentiated;
+                    self.fused
+                        .add_norms(&self.graph, &plan, &self.wanted, differentiated);
+                }
                 let (fused, differentiated) = (&self.fused, &self.differentiated);
                 self.kept = Kept::new(&self.graph, &plan, fused, differentiated, self.most);
                 Ok(plan)
@@ -175,9 +181,21 @@ impl NativeSession {
             layout,
             batch_norm: self.batch_norm,
             clamp: self.fused.clamp(index),
+            normalised: None,
             buffers: &self.buffers,
             device: &self.device,
         }
+    }
+
+    /// The normalisation that is computed with a node.
+    fn normalised(&self, plan: &Plan, index: usize) -> Result<Option<Affine>, ExecError> {
+        let Some((norm, epsilon)) = self.fused.norm(index) else {
+            return Ok(None);
+        };
+        let node = &self.graph.nodes[norm];
+        let inputs = self.inputs(plan, &BTreeMap::new(), node, Layout::Planes)?;
+        let call = self.call(plan, norm, 0, &inputs, Layout::Planes);
+        by_stored(&call, epsilon).map(Some)
     }
 
     /// A value by name, where it is an `f32` one.

@@ -110,3 +110,31 @@ fn normalisations_with_activations_give_what_the_other_engine_gives() {
         }
     }
 }
+
+#[test]
+fn convolutions_with_normalisations_give_what_they_give_one_by_one() {
+    let graph = network();
+    for images in [3, 8, 16, 32] {
+        let input = numbers(&[images, 6, 4, 5], 1);
+        let run = |engine: &dyn Engine, trainable: &[&str], tapped: &[&str]| {
+            let mut request = request(&graph, trainable);
+            request.batch_norm = BatchNormMode::Stored;
+            let tap = |value: &&str| Tap {
+                value: (*value).to_owned(),
+                of: Of::Activation,
+                keep: Keep::Moments,
+            };
+            request.taps = tapped.iter().map(tap).collect();
+            let mut session = engine.session(&request).unwrap();
+            session.forward(&input).unwrap()
+        };
+        let [burn, native] = engines().map(|engine| run(&*engine, &[], &[]));
+        let engine = NativeEngine::new();
+        // What is tapped, or differentiated, is computed by itself.
+        assert!(run(&engine, &[], &["b.conv", "c.conv"]) == native);
+        assert!(run(&engine, &["gamma"], &[]) == native);
+        for (native, burn) in native.iter().zip(&burn) {
+            assert_close(native, &wide(burn), BETWEEN_ENGINES, "output");
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::{NativeSession, Pass, Record, in_order, look};
 use crate::exec::native::layout::Laid;
-use crate::exec::native::node::forward;
+use crate::exec::native::node::{Call, forward};
 use crate::exec::plan::Plan;
 use crate::exec::{ExecError, Of};
 use crate::tensor::Floats;
@@ -34,9 +34,13 @@ impl NativeSession {
             self.lay(plan, &mut record.values, node, layout)?;
             let inputs = self.inputs(plan, &record.values, node, layout)?;
             let is_recorded = pass == Pass::Step && self.is_recorded(node);
+            let normalised = self.normalised(plan, index)?;
             let mut computed = Vec::new();
             for (output, name) in self.fused.outputs(index, node) {
-                let call = self.call(plan, index, output, &inputs, layout);
+                let call = Call {
+                    normalised: normalised.as_ref(),
+                    ..self.call(plan, index, output, &inputs, layout)
+                };
                 let (array, saved) = forward(&call)?;
                 if is_recorded {
                     record

@@ -1,17 +1,18 @@
 """Torch-Pruning on the same trained network, data and size, beside files that secateur wrote.
 
     pip install torch torch-pruning onnx onnxruntime
-    python benches/peers/pruning.py NETWORK.onnx CIFAR10 imagenet|caffe params|macs SHARE
-        [--images N] [--epochs E] [--steps S] [--seed SEED] [--criteria LIST] [--ours NAME=FILE.onnx ...]
+    python benches/peers/pruning.py NETWORK.onnx CIFAR10 imagenet|caffe params|macs SHARE[,SHARE...]
+        [--no-latency] [--images N] [--epochs E] [--steps S] [--seed SEED] [--criteria LIST] [--ours NAME=FILE.onnx ...]
 
 NETWORK is a residual network of the CIFAR kind or a plain sequence, with batch norm. CIFAR10 holds
 the binary batches. Each of Torch-Pruning's criteria (L1, Taylor, batch-norm scale; global, in S
 steps) removes channels until SHARE of the parameters or multiply-accumulates is left. In residual
 networks those are the channels inside blocks, as the shortcut pads with zeros. Top-1 accuracy on all
 10,000 test images: right after the cut, with batch-norm statistics re-estimated on N training
-images, and after E passes of training all weights on those N images (SGD, one-cycle, flips and
+images, and (unless E is 0) after E passes of training all weights on those N images (SGD, one-cycle, flips and
 shifts). Seconds are those of cut and training. The table ends with each file in ONNX Runtime, all
-timed in turns in one process with 2 threads: medians of milliseconds at batch sizes 1 and 64.
+timed in turns in one process with 2 threads: medians of milliseconds at batch sizes 1 and 64
+(unless there is `--no-latency`).
 """
 
 import argparse
@@ -246,7 +247,8 @@ def main():
     parser.add_argument("data")
     parser.add_argument("preprocess", choices=("imagenet", "caffe"))
     parser.add_argument("unit", choices=("params", "macs"))
-    parser.add_argument("share", type=float)
+    parser.add_argument("shares", type=lambda text: [float(share) for share in text.split(",")])
+    parser.add_argument("--no-latency", action="store_true")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=80)
@@ -267,35 +269,39 @@ def main():
     net = network(args.network)
     macs, params = torch_pruning.utils.count_ops_and_params(net, torch.zeros(1, 3, 32, 32))
     rows["uncut"] = [params, macs, judge(net), None, None, None]
-    for criterion in filter(None, args.criteria.split(",")):
+    chosen = [(criterion, share) for criterion in args.criteria.split(",") if criterion for share in args.shares]
+    for criterion, share in chosen:
         net = network(args.network)
         begin = time.perf_counter()
-        size = prune(net, criterion, args.unit, args.share, args.steps, x, y, prepare)
+        size = prune(net, criterion, args.unit, share, args.steps, x, y, prepare)
         seconds = time.perf_counter() - begin
         row = [size["params"], size["macs"], judge(net)]
         reestimate(net, x, prepare)
         row.append(judge(net))
         begin = time.perf_counter()
-        train(net, x, y, prepare, args.epochs, args.seed)
-        row += [judge(net), seconds + time.perf_counter() - begin]
-        rows[criterion] = row
-        files[criterion] = os.path.join(folder, f"{len(files)}.onnx")
+        if args.epochs:
+            train(net, x, y, prepare, args.epochs, args.seed)
+        row += [judge(net) if args.epochs else None, seconds + time.perf_counter() - begin]
+        name = criterion if len(args.shares) == 1 else f"{criterion}, {share}"
+        rows[name] = row
+        files[name] = os.path.join(folder, f"{len(files)}.onnx")
         axes = {"x": {0: "n"}}
-        torch.onnx.export(net, (torch.zeros(2, 3, 32, 32),), files[criterion], dynamo=False, input_names=["x"], dynamic_axes=axes)
-        print(criterion, row, flush=True)
+        torch.onnx.export(net, (torch.zeros(2, 3, 32, 32),), files[name], dynamo=False, input_names=["x"], dynamic_axes=axes)
+        print(name, row, flush=True)
     for given in args.ours:
         name, path = given.split("=", 1)
         loaded = session(path)
         run = lambda batch: torch.from_numpy(loaded.run(None, {loaded.get_inputs()[0].name: batch.numpy()})[0])
         rows[name] = [None, None, judge(run), None, None, None]
         files[name] = path
-    found = latencies(files)
+    found = {} if args.no_latency else latencies(files)
     print("| | parameters | MACs | right after | batch norm re-estimated | trained | seconds | ms, batch 1 | ms, batch 64 |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, (params, macs, *accuracies, seconds) in rows.items():
         cells = ["" if params is None else f"{params:,}", "" if macs is None else f"{macs / 1e6:.1f} M"]
         cells += ["" if accuracy is None else f"{accuracy:.2f}" for accuracy in accuracies]
-        cells += ["" if seconds is None else f"{seconds:.0f}", f"{found[name, 1]:.2f}", f"{found[name, 64]:.1f}"]
+        cells += ["" if seconds is None else f"{seconds:.0f}"]
+        cells += [f"{found[name, batch]:.2f}" if found else "" for batch in (1, 64)]
         print(f"| {name} | {' | '.join(cells)} |")
 
 

@@ -11,9 +11,10 @@ use super::task::loss;
 use super::times::{Times, whole};
 use crate::graph::{Graph, Op, Size, factored_layers};
 use crate::prune::channels::ChannelPlan;
-use crate::prune::{LayerPlan, PruningPlan, apply};
+use crate::prune::{LayerPlan, PruningPlan, apply, input_spaces};
 use crate::report::CutKind;
 use crate::train::{KeptChannels, carry_batch_norm};
+use std::collections::BTreeMap;
 
 /// A network after a cut, batch norm carried over, nothing trained.
 #[derive(Clone, Debug)]
@@ -98,7 +99,7 @@ pub(super) fn best_cut(
                 share: next.step,
                 nanos: measured(&cut.graph)?,
                 graph: carried(context, graph, &cut.graph, &cut.kept)?,
-                plan: capped(done, graph, &cut.graph),
+                plan: without_channels(done, graph, &cut.graph),
                 channels: Some(cut.plan),
             });
         }
@@ -179,25 +180,81 @@ fn carried(
 /// `done` and the ranks that fell because a layer has fewer channels than directions now.
 fn capped(done: &PruningPlan, before: &Graph, after: &Graph) -> PruningPlan {
     let mut plan = done.clone();
-    let after = factored_layers(after);
-    for layer in factored_layers(before) {
-        let now = after.iter().find(|other| other.name == layer.name);
-        let Some(now) = now.filter(|now| now.rank < layer.rank) else {
+    let now = layer_ranks(after);
+    for (name, rank) in layer_ranks(before) {
+        let Some(&now) = now.get(&name).filter(|now| **now < rank) else {
             continue;
         };
-        let rank = layer.rank;
-        let entry = plan.layers.entry(layer.name).or_insert_with(|| LayerPlan {
+        let entry = plan.layers.entry(name).or_insert_with(|| LayerPlan {
             rank,
             keep: (0..rank).collect(),
         });
-        entry.keep.truncate(now.rank);
+        entry.keep.truncate(now);
     }
     plan
 }
 
+/// The same after a cut of channels, which takes those of input spaces, too. Of a space that no cut of directions has
+/// met, no plan speaks.
+fn without_channels(done: &PruningPlan, before: &Graph, after: &Graph) -> PruningPlan {
+    let mut plan = capped(done, before, after);
+    for space in input_spaces(after) {
+        if let Some(entry) = plan.layers.get_mut(&space.name) {
+            entry.keep.truncate(space.rank);
+        }
+    }
+    plan
+}
+
+fn layer_ranks(graph: &Graph) -> BTreeMap<String, usize> {
+    let layers = factored_layers(graph).into_iter();
+    layers.map(|layer| (layer.name, layer.rank)).collect()
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::decompose::{Basis, DecomposeConfig, convolutions};
+    use crate::graph::samples::Builder;
+    use crate::progress::Silent;
+    use crate::prune::PLAN_VERSION;
+
+    #[test]
+    fn a_cut_of_channels_shortens_the_input_space_that_a_plan_kept_whole() {
+        // Two convolutions, of which the first makes what the second reads.
+        let network = |channels: usize| {
+            let mut builder = Builder::new(3);
+            let a = builder.conv("a", "x", [channels, 3, 3, 3], 1);
+            let a = builder.relu("relu", &a);
+            let b = builder.conv("b", &a, [7, channels, 3, 3], 1);
+            let graph = builder.output(&b);
+            convolutions(&graph, &DecomposeConfig::default(), &Silent)
+                .unwrap()
+                .0
+        };
+        let (before, after) = (network(5), network(4));
+        let whole = |rank: usize| LayerPlan {
+            rank,
+            keep: (0..rank).collect(),
+        };
+        let plan = |rank: usize| PruningPlan {
+            version: PLAN_VERSION,
+            basis: Basis::Fisher,
+            layers: BTreeMap::from([("b.input".to_owned(), whole(rank))]),
+            predicted: Size::default(),
+        };
+        let done = without_channels(&plan(5), &before, &after);
+        assert_eq!(done.layers["b.input"].keep, [0, 1, 2, 3]);
+        assert_eq!(done.layers["a"].keep.len(), 4);
+        // What is made for the network after the cut goes on from there.
+        assert!(done.then(&plan(4)).is_ok());
+        // A cut of the space itself is that of its own plan.
+        assert_eq!(
+            capped(&plan(5), &before, &after).layers["b.input"],
+            whole(5)
+        );
+    }
 
     #[test]
     fn cuts_for_time_are_compared_by_what_a_nanosecond_costs() {

@@ -2,17 +2,18 @@
 
     pip install torch torch-pruning onnx onnxruntime
     python benches/peers/pruning.py NETWORK.onnx CIFAR10 imagenet|caffe params|macs SHARE[,SHARE...]
-        [--no-latency] [--images N] [--epochs E] [--steps S] [--seed SEED] [--criteria LIST] [--ours NAME=FILE.onnx ...]
+        [--local] [--images N] [--epochs E] [--steps S] [--seed SEED] [--criteria LIST]
+        [--threads T] [--no-latency] [--ours NAME=FILE.onnx ...]
 
 NETWORK is a residual network of the CIFAR kind or a plain sequence, with batch norm. CIFAR10 holds
-the binary batches. Each of Torch-Pruning's criteria (L1, Taylor, batch-norm scale; global, in S
-steps) removes channels until SHARE of the parameters or multiply-accumulates is left. In residual
-networks those are the channels inside blocks, as the shortcut pads with zeros. Top-1 accuracy on all
-10,000 test images: right after the cut, with batch-norm statistics re-estimated on N training
-images, and (unless E is 0) after E passes of training all weights on those N images (SGD, one-cycle, flips and
-shifts). Seconds are those of cut and training. The table ends with each file in ONNX Runtime, all
-timed in turns in one process with 2 threads: medians of milliseconds at batch sizes 1 and 64
-(unless there is `--no-latency`).
+the binary batches. Each of Torch-Pruning's criteria (L1, Taylor, batch-norm scale; over all layers
+together or, with `--local`, the same share of each; in S steps) removes channels until SHARE of the
+parameters or multiply-accumulates is left. In residual networks those are the channels inside
+blocks, as the shortcut pads with zeros. Top-1 accuracy on all 10,000 test images: right after the
+cut, with batch-norm statistics re-estimated on N training images, and (unless E is 0) after E passes
+of training all weights on those N images (SGD, one-cycle, flips and shifts). Seconds are those of
+cut and training. The table ends with each file in ONNX Runtime, all timed in turns in one process:
+medians of milliseconds at batch sizes 1 and 64 (unless there is `--no-latency`).
 """
 
 import argparse
@@ -31,7 +32,6 @@ from onnx import numpy_helper
 from torch import nn
 from torch.nn import functional
 
-THREADS = 2
 CRITERIA = {
     "L1": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=1),
     "Taylor": torch_pruning.importance.GroupTaylorImportance,
@@ -189,7 +189,7 @@ def train(net, x, y, prepare, epochs, seed):
     net.eval()
 
 
-def prune(net, criterion, unit, share, steps, x, y, prepare):
+def prune(net, criterion, unit, share, steps, x, y, prepare, is_global):
     example = torch.zeros(1, 3, 32, 32)
     sizes = lambda: dict(zip(("macs", "params"), torch_pruning.utils.count_ops_and_params(net, example)))
     want = share * sizes()[unit]
@@ -197,7 +197,7 @@ def prune(net, criterion, unit, share, steps, x, y, prepare):
         net,
         example,
         CRITERIA[criterion](),
-        global_pruning=True,
+        global_pruning=is_global,
         pruning_ratio=0.98,
         max_pruning_ratio=0.95,
         iterative_steps=steps,
@@ -215,18 +215,18 @@ def prune(net, criterion, unit, share, steps, x, y, prepare):
     return sizes()
 
 
-def session(path):
+def session(path, threads):
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
+    options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def latencies(files, rounds=9):
+def latencies(files, threads, rounds=9):
     """Medians of milliseconds of each file, by batch size, all files in turns."""
     found = {}
     for batch, repeats in ((1, 30), (64, 3)):
         feed = np.random.default_rng(0).normal(size=(batch, 3, 32, 32)).astype(np.float32)
-        sessions = {name: session(path) for name, path in files.items()}
+        sessions = {name: session(path, threads) for name, path in files.items()}
         taken = {name: [] for name in files}
         for _ in range(rounds):
             for name, loaded in sessions.items():
@@ -248,6 +248,8 @@ def main():
     parser.add_argument("preprocess", choices=("imagenet", "caffe"))
     parser.add_argument("unit", choices=("params", "macs"))
     parser.add_argument("shares", type=lambda text: [float(share) for share in text.split(",")])
+    parser.add_argument("--local", action="store_true")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--no-latency", action="store_true")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--epochs", type=int, default=3)
@@ -256,7 +258,7 @@ def main():
     parser.add_argument("--criteria", default=",".join(CRITERIA))
     parser.add_argument("--ours", nargs="*", default=[])
     args = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     x, y = images(os.path.join(args.data, "data_batch_*.bin"))
     chosen = torch.randperm(len(x))[: args.images]
@@ -273,7 +275,7 @@ def main():
     for criterion, share in chosen:
         net = network(args.network)
         begin = time.perf_counter()
-        size = prune(net, criterion, args.unit, share, args.steps, x, y, prepare)
+        size = prune(net, criterion, args.unit, share, args.steps, x, y, prepare, not args.local)
         seconds = time.perf_counter() - begin
         row = [size["params"], size["macs"], judge(net)]
         reestimate(net, x, prepare)
@@ -290,11 +292,11 @@ def main():
         print(name, row, flush=True)
     for given in args.ours:
         name, path = given.split("=", 1)
-        loaded = session(path)
+        loaded = session(path, args.threads)
         run = lambda batch: torch.from_numpy(loaded.run(None, {loaded.get_inputs()[0].name: batch.numpy()})[0])
         rows[name] = [None, None, judge(run), None, None, None]
         files[name] = path
-    found = {} if args.no_latency else latencies(files)
+    found = {} if args.no_latency else latencies(files, args.threads)
     print("| | parameters | MACs | right after | batch norm re-estimated | trained | seconds | ms, batch 1 | ms, batch 64 |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, (params, macs, *accuracies, seconds) in rows.items():

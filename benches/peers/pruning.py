@@ -271,8 +271,8 @@ def main():
     net = network(args.network)
     macs, params = torch_pruning.utils.count_ops_and_params(net, torch.zeros(1, 3, 32, 32))
     rows["uncut"] = [params, macs, judge(net), None, None, None]
-    chosen = [(criterion, share) for criterion in args.criteria.split(",") if criterion for share in args.shares]
-    for criterion, share in chosen:
+    cuts = [(criterion, share) for criterion in args.criteria.split(",") if criterion for share in args.shares]
+    for criterion, share in cuts:
         net = network(args.network)
         begin = time.perf_counter()
         size = prune(net, criterion, args.unit, share, args.steps, x, y, prepare, not args.local)
@@ -286,9 +286,10 @@ def main():
         row += [judge(net) if args.epochs else None, seconds + time.perf_counter() - begin]
         name = criterion if len(args.shares) == 1 else f"{criterion}, {share}"
         rows[name] = row
-        files[name] = os.path.join(folder, f"{len(files)}.onnx")
-        axes = {"x": {0: "n"}}
-        torch.onnx.export(net, (torch.zeros(2, 3, 32, 32),), files[name], dynamo=False, input_names=["x"], dynamic_axes=axes)
+        if not args.no_latency:
+            files[name] = os.path.join(folder, f"{len(files)}.onnx")
+            axes = {"x": {0: "n"}}
+            torch.onnx.export(net, (torch.zeros(2, 3, 32, 32),), files[name], dynamo=False, input_names=["x"], dynamic_axes=axes)
         print(name, row, flush=True)
     for given in args.ours:
         name, path = given.split("=", 1)

@@ -43,24 +43,27 @@ pub(super) fn again(
     epsilon: f32,
     saved: Option<&Saved>,
 ) -> Result<Floats, ExecError> {
-    let (channels, positions) = sizes(call)?;
+    let (_, positions) = sizes(call)?;
     let (_, x) = call.input(0)?;
-    let (scale, bias) = (vector(call, 1, channels)?, vector(call, 2, channels)?);
-    let affine = match saved {
-        Some(Saved::Moments(mean, variance)) => Affine::new(mean, variance, scale, bias, epsilon),
-        None => by_stored(call, epsilon)?,
-    };
+    let affine = affine(call, epsilon, saved)?;
     let mut y = call.buffer(x.len());
     norm::forward(affine.line(call.clamp), positions, x, &mut y);
     call.output(y)
 }
 
-/// What a normalisation by stored statistics does to each channel.
-pub(super) fn by_stored(call: &Call<'_>, epsilon: f32) -> Result<Affine, ExecError> {
+/// What a normalisation does to each channel, by the saved statistics of the batch, or by those that are stored.
+pub(super) fn affine(
+    call: &Call<'_>,
+    epsilon: f32,
+    saved: Option<&Saved>,
+) -> Result<Affine, ExecError> {
     let (channels, _) = sizes(call)?;
     let (scale, bias) = (vector(call, 1, channels)?, vector(call, 2, channels)?);
-    let (mean, variance) = stored(call, channels)?;
-    Ok(Affine::new(&mean, &variance, scale, bias, epsilon))
+    let affine = |mean: &[f64], variance: &[f64]| Affine::new(mean, variance, scale, bias, epsilon);
+    match saved {
+        Some(Saved::Moments(mean, variance)) => Ok(affine(mean, variance)),
+        None => stored(call, channels).map(|(mean, variance)| affine(&mean, &variance)),
+    }
 }
 
 /// Factor and offset of each channel.

@@ -8,7 +8,7 @@ use super::fuse::Fused;
 use super::keep::{Kept, wanted_gradients};
 use super::layout::{Laid, layout_of, layout_of_input};
 use super::node::{Call, Saved};
-use super::norm::{Affine, by_stored};
+use super::norm::{Affine, affine};
 use crate::exec::plan::{Plan, Wanted, check_output_gradients, dependents};
 use crate::exec::taps::Taps;
 use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
@@ -195,7 +195,7 @@ impl NativeSession {
         let node = &self.graph.nodes[norm];
         let inputs = self.inputs(plan, &BTreeMap::new(), node, Layout::Planes)?;
         let call = self.call(plan, norm, 0, &inputs, Layout::Planes);
-        by_stored(&call, epsilon).map(Some)
+        affine(&call, epsilon, None).map(Some)
     }
 
     /// A value by name, where it is an `f32` one.

@@ -410,6 +410,48 @@ fn channels_and_directions_are_cut_from_one_budget() {
 }
 
 #[test]
+fn double_pruning_goes_as_far_as_the_better_of_its_kinds() {
+    let place = with_model();
+    let common = "compress model.onnx -o out.onnx --run run --head new --data-kind digits --preprocess unit \
+                  --limit 300 --epochs 3 --window-steps 3 --recovery-epochs 0 --finetune-epochs 1 \
+                  --statistics-images 96 --margin 0";
+    let common: Vec<&str> = common.split_whitespace().collect();
+    // Rounds that take both lead furthest with the first, channels alone with the second.
+    for target in ["acc-drop=30pp", "acc-drop=50pp"] {
+        compare_ways(&place, &[&common[..], &["--target", target]].concat());
+    }
+}
+
+fn compare_ways(place: &Place, arguments: &[&str]) {
+    let run = |remove: &str| {
+        let report = object(place, &[arguments, &["--remove", remove]].concat());
+        let rounds = report["rounds"].as_array().unwrap().clone();
+        let last = rounds.into_iter().rfind(|round| round["accepted"] == true);
+        (report, last.unwrap())
+    };
+    let ends = ["basis", "channels"].map(|remove| run(remove).1);
+    let (report, end) = run("double");
+    let params = |round: &Value| round["size"]["params"].as_u64().unwrap();
+    assert!(params(&end) <= ends.iter().map(params).min().unwrap());
+    let ways = report["ways"].as_array().unwrap();
+    let is_taken: Vec<_> = ways.iter().filter(|way| way["taken"] == true).collect();
+    assert_eq!(is_taken.len(), 1, "{ways:?}");
+    assert_eq!(is_taken[0]["end"], end);
+    // Each kind alone, from where it is another way, ends where it does from the start.
+    let kinds = ["directions", "channels"].into_iter().zip(&ends);
+    for (kind, end) in kinds {
+        if let Some(way) = ways.iter().find(|way| way["removes"] == kind) {
+            assert_eq!(&way["end"], end, "{kind}");
+        }
+    }
+    let first = std::fs::read(place.path().join("out.onnx")).unwrap();
+    let last = place.path().join("run/checkpoints/finetune.json");
+    std::fs::remove_file(last).unwrap();
+    place.succeed(&[arguments, &["--remove", "double", "--resume"]].concat());
+    assert!(first == std::fs::read(place.path().join("out.onnx")).unwrap());
+}
+
+#[test]
 fn batch_norm_is_carried_over_a_cut() {
     let place = Place::new();
     let demo = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/demo.onnx");

@@ -165,7 +165,8 @@ pub struct RoundArgs {
         value_parser = choice::of::<Removal>(REMOVALS),
         help = stated(
             "What is removed: directions of layers (`basis`), `channels`, or in each round whichever of them \
-             loses least (`double`)",
+             loses least (`double`), which also tries either alone where accuracy is the target, and takes \
+             what goes furthest",
             choice::name(&settings::defaults().prune.removes),
         )
     )]

@@ -165,11 +165,7 @@ impl<'c> Choice<'c> {
 
     /// The share of the candidates that is gone at `size`, in the unit of the ranking.
     pub(super) fn share(&self, size: Size) -> f64 {
-        let unit = |size: Size| match self.settings.per() {
-            Per::Mac => size.macs,
-            Per::Time => size.nanos,
-            Per::Parameter | Per::Direction => size.params,
-        };
+        let unit = |size| in_unit(self.settings.per(), size);
         let all = unit(self.total.minus(self.rest)).max(1);
         unit(self.total.minus(size)) as f64 / all as f64
     }
@@ -189,6 +185,15 @@ impl<'c> Choice<'c> {
             }
         };
         wants.iter().filter_map(goal).collect()
+    }
+}
+
+/// A size in the unit by which directions are ranked.
+pub(super) fn in_unit(per: Per, size: Size) -> u64 {
+    match per {
+        Per::Mac => size.macs,
+        Per::Time => size.nanos,
+        Per::Parameter | Per::Direction => size.params,
     }
 }
 

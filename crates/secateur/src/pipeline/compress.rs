@@ -4,9 +4,10 @@ use super::checks::{check, check_labels, check_outputs, check_scores, reject_inf
 use super::clock::Clock;
 use super::latency::{LIMIT, latency, latency_before, threads};
 use super::outcome::{Outcome, drop, layer_results, target_results};
-use super::rounds::{Context, Pruned, prune_in_rounds};
+use super::rounds::Context;
 use super::stages::{decompose_config, fit_config, shapes, source, teacher, transfer_network};
 use super::task::Task;
+use super::ways::prune_in_rounds;
 use super::{Original, PipelineError, Prepared, Removal, Resume, Run, RunKey, Settings, prepare};
 use crate::cost::{self, Cost};
 use crate::data::Split;
@@ -137,12 +138,12 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     if settings.prune.wants_times() {
         context.original.millis = latency_before(&context)?;
     }
-    let pruned = clock.time("prune", || prune_in_rounds(&context))?;
-    run.write_json("plan.json", &pruned.plan)?;
+    let (pruned, ways) = clock.time("prune", || prune_in_rounds(&context))?;
+    run.write_json("plan.json", &pruned.state.plan)?;
     if settings.prune.removes != Removal::Basis {
-        run.write_json("channels.json", &pruned.channels)?;
+        run.write_json("channels.json", &pruned.state.channels)?;
     }
-    let tuned = clock.time("train", || fine_tune(&context, &pruned))?;
+    let tuned = clock.time("train", || fine_tune(&context, &pruned.graph))?;
     let (small, folded) = fold(&tuned, &FoldConfig::default())?;
 
     let exported = model.with_graph(small.clone());
@@ -185,6 +186,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         val_top1_before: val.as_ref().map(|val| val.top1),
         n_val: prepared.dataset.len(Split::Val),
         rounds: pruned.rounds,
+        ways,
         verify: outcome.verified,
         latency,
         seconds: clock.into_seconds(),
@@ -227,15 +229,14 @@ fn transferred(
 }
 
 /// Trains the chosen network to the end, where there are labels; the best check is kept.
-fn fine_tune(context: &Context<'_>, pruned: &Pruned) -> Result<Graph, PipelineError> {
+fn fine_tune(context: &Context<'_>, pruned: &Graph) -> Result<Graph, PipelineError> {
     let settings = context.settings;
     let Ok((head, logits)) = context.task.classes() else {
-        return Ok(pruned.graph.clone());
+        return Ok(pruned.clone());
     };
     let tuned = context.run.stage("finetune", context.model, || {
         let source = source(context.prepared, settings);
         let per_epoch = steps_per_epoch(&source);
-        let graph = &pruned.graph;
         let steps = settings.prune.finetune_epochs * per_epoch;
         let mut config = fit_config(settings, settings.prune.lr, steps);
         config.check_every = per_epoch;
@@ -243,9 +244,9 @@ fn fine_tune(context: &Context<'_>, pruned: &Pruned) -> Result<Graph, PipelineEr
         config.teacher.clone_from(&context.teacher);
         let (graph, summary): (Graph, FitSummary) = fit(
             context.engine,
-            graph,
+            pruned,
             logits,
-            &names(graph, Trainable::Scaling, Some(head)),
+            &names(pruned, Trainable::Scaling, Some(head)),
             &source,
             &config,
             &mut |_| (),

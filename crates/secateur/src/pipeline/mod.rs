@@ -29,6 +29,8 @@ mod stages;
 mod target;
 mod task;
 mod times;
+mod walk;
+mod ways;
 
 pub use compress::{Job, compress};
 pub use cut::{CutJob, cut_file};

@@ -1,24 +1,21 @@
-//! Iterative pruning: rank the directions (by statistics, or by training the scaling factors and
-//! gathering their Taylor scores), cut, and go on until the targets stop it (docs/method.md, sections 5 and 7).
+//! What a round does: rank the directions (by statistics, or by training the scaling factors and
+//! gathering their Taylor scores), fit and train what a cut has left (docs/method.md, section 5).
 
 use super::basis::{Ranked, RankedState};
-use super::candidate::{Candidate, best_cut};
+use super::candidate::Candidate;
 use super::choose::exported_size;
-use super::next::Sizes;
-use super::pace::Pace;
 use super::refit::refit;
 use super::score::Scoring;
 use super::stages::{fit_config, source};
-use super::task::{Task, judge, loss, spent};
-use super::times::{Times, whole};
+use super::task::{Task, judge, loss};
 use super::{Original, PipelineError, Prepared, Removal, Run, Settings};
 use crate::exec::Engine;
 use crate::graph::{Graph, Size, factored_layers};
 use crate::importance::Scores;
 use crate::onnx::Model;
 use crate::progress::Progress;
+use crate::prune::PruningPlan;
 use crate::prune::channels::ChannelPlan;
-use crate::prune::{PLAN_VERSION, Per, PruningPlan};
 use crate::report::{CutKind, Round};
 use crate::train::{AccuracyDrop, EngineAccuracy, FitSummary, Teacher, steps_per_epoch};
 use crate::verify::Runtime;
@@ -26,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// What pruning needs to know of the run.
+#[derive(Clone)]
 pub(super) struct Context<'c> {
     pub engine: &'c dyn Engine,
     pub prepared: &'c Prepared,
@@ -50,140 +48,26 @@ pub(super) struct Context<'c> {
     pub progress: &'c dyn Progress,
 }
 
-/// A network between two cuts.
-#[derive(Clone, Debug)]
-pub(super) struct Pruned {
-    pub graph: Graph,
-    pub plan: PruningPlan,
-    /// The cuts of channels, one after the other.
-    pub channels: Vec<ChannelPlan>,
-    pub rounds: Vec<Round>,
-}
-
 /// What a round's checkpoint holds besides the graph.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct RoundState {
-    round: Round,
-    plan: PruningPlan,
-    /// The channels that this round took; after the round, those of all rounds.
+pub(super) struct RoundState {
+    pub round: Round,
+    /// All cuts of directions up to this one.
+    pub plan: PruningPlan,
+    /// The channels that this round took; after the round, those of all rounds, one cut after the other.
     #[serde(default)]
-    channels: Vec<ChannelPlan>,
-    scores: Scores,
+    pub channels: Vec<ChannelPlan>,
+    pub scores: Scores,
 }
 
-/// Prunes until the targets are reached, or another cut would break one.
-pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<Pruned, PipelineError> {
-    let decomposed = context.uncut;
-    let settings = &context.settings.prune;
-    let (mut graph, mut state) = context.run.stage("round-00", context.model, || {
-        let start = Round {
-            round: 0,
-            kind: None,
-            step: 0.0,
-            size: Size {
-                nanos: match settings.wants_times() {
-                    true => whole(context, decomposed)?,
-                    false => 0,
-                },
-                ..exported_size(decomposed, context.prepared, None)?
-            },
-            val_top1_cut: 0.0,
-            val_top1: 0.0,
-            drop: AccuracyDrop::default(),
-            output_error: None,
-            recovered: false,
-            accepted: true,
-        };
-        let plan = PruningPlan {
-            version: PLAN_VERSION,
-            basis: settings.basis,
-            layers: BTreeMap::new(),
-            predicted: start.size,
-        };
-        window(context, decomposed, start, plan)
-    })?;
-    let mut rounds = vec![state.round.clone()];
-    let mut pace = Pace::new(settings.step(), settings.halvings);
-    let mut ranked = None;
-    let mut times = None;
-    loop {
-        if settings.wants_times() && ranked.is_none() {
-            let Round { round, size, .. } = state.round;
-            times = Some(Times::of(
-                context,
-                &graph,
-                round,
-                times.as_ref(),
-                size.nanos,
-            )?);
-        }
-        let times = times.as_ref();
-        let sizes = Sizes::of(context, &graph, times)?;
-        if sizes.hold() {
-            break;
-        }
-        let ranked_now = match ranked.take() {
-            Some(ranked) => ranked,
-            None => rank(context, &graph, &state)?,
-        };
-        let ranked_now = &*ranked.insert(ranked_now);
-        let Some(next) = sizes.next(&ranked_now.state.scores, pace.step)? else {
-            break;
-        };
-        let number = rounds.len();
-        let name = format!("round-{number:02}");
-        let done = &state.plan;
-        let (cut, tried) = context.run.stage(&name, context.model, || {
-            match best_cut(context, &graph, ranked_now, &next, done, times)? {
-                Some(mut candidate) => {
-                    let plans = state.channels.iter().chain(&candidate.channels);
-                    let plans: Vec<ChannelPlan> = plans.cloned().collect();
-                    candidate.graph =
-                        fitted(context, &graph, ranked_now, &candidate.graph, &plans)?;
-                    let (cut, mut tried) = train_cut(context, candidate, number)?;
-                    // What was foretold to be faster and is not is of no use where time is the unit.
-                    let is_faster = |times: &Times| tried.round.size.nanos < times.whole;
-                    tried.round.accepted &=
-                        settings.per() != Per::Time || times.is_none_or(is_faster);
-                    Ok((cut, tried))
-                }
-                None => Ok((graph.clone(), nothing_left(&state, number))),
-            }
-        })?;
-        if tried.round.kind.is_none() {
-            break;
-        }
-        // Where less can go than was wanted, that is what failed or not.
-        pace.step = tried.round.step;
-        note_round(context, &tried.round);
-        rounds.push(tried.round.clone());
-        let history: String = rounds
-            .iter()
-            .filter_map(|round| serde_json::to_string(round).ok())
-            .map(|line| line + "\n")
-            .collect();
-        crate::files::write_atomic(&context.run.path("history.jsonl"), history.as_bytes())?;
-        let goes_on = if tried.round.accepted {
-            let goes_on = pace.succeeded(spent(context, &tried.round));
-            let mut channels = std::mem::take(&mut state.channels);
-            (graph, state) = (cut, tried);
-            channels.append(&mut state.channels);
-            state.channels = channels;
-            ranked = None;
-            goes_on
-        } else {
-            pace.failed()
-        };
-        if !goes_on {
-            break;
-        }
+impl RoundState {
+    /// That of a round in which nothing could go.
+    pub fn nothing_left(&self, number: usize) -> Self {
+        let mut state = self.clone();
+        state.round.round = number;
+        state.round.kind = None;
+        state
     }
-    Ok(Pruned {
-        graph,
-        plan: state.plan,
-        channels: state.channels,
-        rounds,
-    })
 }
 
 // A fit goes by outputs, and validation images are few: so much more loss than before it is no harm.
@@ -191,7 +75,7 @@ const LOSS_OF_A_FIT: f64 = 1.1;
 
 /// The network `cut`, made of `before`, with its layers fitted anew; left as it is where validation says
 /// that the fit does harm, as one to few images can, and with projections fitted alone where kernels do.
-fn fitted(
+pub(super) fn fitted(
     context: &Context<'_>,
     before: &Graph,
     ranked: &Ranked,
@@ -223,16 +107,12 @@ fn fitted(
     Ok(cut.clone())
 }
 
-/// The state of a round in which nothing could go.
-fn nothing_left(state: &RoundState, number: usize) -> RoundState {
-    let mut state = state.clone();
-    state.round.round = number;
-    state.round.kind = None;
-    state
-}
-
 /// The directions of a round's network and their scores, for the next cut.
-fn rank(context: &Context<'_>, graph: &Graph, state: &RoundState) -> Result<Ranked, PipelineError> {
+pub(super) fn rank(
+    context: &Context<'_>,
+    graph: &Graph,
+    state: &RoundState,
+) -> Result<Ranked, PipelineError> {
     if context.settings.prune.removes == Removal::Channels {
         return Ok(Ranked::new(graph.clone(), RankedState::default()));
     }
@@ -253,7 +133,7 @@ fn rank(context: &Context<'_>, graph: &Graph, state: &RoundState) -> Result<Rank
 }
 
 /// Trains a cut network, longer where the accuracy asks for it.
-fn train_cut(
+pub(super) fn train_cut(
     context: &Context<'_>,
     cut: Candidate,
     number: usize,
@@ -311,7 +191,7 @@ struct Training {
 }
 
 /// The short training before a cut.
-fn window(
+pub(super) fn window(
     context: &Context<'_>,
     graph: &Graph,
     mut round: Round,
@@ -370,7 +250,7 @@ pub(super) fn scoring<'c>(context: &Context<'c>) -> Scoring<'c> {
     }
 }
 
-fn note_round(context: &Context<'_>, round: &Round) {
+pub(super) fn note_round(context: &Context<'_>, round: &Round) {
     let share = |now: u64, before: u64| 100.0 * now as f64 / before.max(1) as f64;
     let is_trained = round.recovered || context.settings.prune.window_steps() > 0;
     let trained = match is_trained {

@@ -30,6 +30,8 @@ pub enum Resume {
 #[derive(Clone, Debug)]
 pub struct Run {
     folder: PathBuf,
+    /// What the names of its stages start with.
+    branch: String,
     /// The locked file.
     _lock: Arc<File>,
 }
@@ -80,6 +82,7 @@ impl Run {
     pub fn open(folder: &Path, key: &RunKey, resume: Resume) -> Result<Self, PipelineError> {
         let run = Self {
             folder: folder.to_owned(),
+            branch: String::new(),
             _lock: Arc::new(lock(folder)?),
         };
         let text = toml::to_string(key).map_err(|e| run.problem(&e.to_string()))?;
@@ -103,6 +106,21 @@ impl Run {
         Ok(run)
     }
 
+    /// The path, inside the folder, of what a stage leaves.
+    #[must_use]
+    pub fn checkpoint(&self, file: &str) -> String {
+        format!("checkpoints/{}{file}", self.branch)
+    }
+
+    /// The same run with stages of their own names, for another way from one of its rounds.
+    #[must_use]
+    pub fn branch(&self, name: &str) -> Self {
+        Self {
+            branch: format!("{name}-"),
+            ..self.clone()
+        }
+    }
+
     /// A path inside the folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
@@ -113,7 +131,7 @@ impl Run {
     #[must_use]
     pub fn training(&self, name: &str) -> CheckpointFile {
         CheckpointFile {
-            path: self.path(&format!("checkpoints/{name}.safetensors")),
+            path: self.path(&self.checkpoint(&format!("{name}.safetensors"))),
         }
     }
 
@@ -128,20 +146,21 @@ impl Run {
         model: &Model,
         work: impl FnOnce() -> Result<(Graph, S), PipelineError>,
     ) -> Result<(Graph, S), PipelineError> {
-        let graph_path = self.path(&format!("checkpoints/{name}.onnx"));
-        let summary_path = self.path(&format!("checkpoints/{name}.json"));
+        let graph_path = self.path(&self.checkpoint(&format!("{name}.onnx")));
+        let summary = self.checkpoint(&format!("{name}.json"));
+        let summary_path = self.path(&summary);
         // The summary is written last: where it stands, the graph is whole.
         if !summary_path.exists() {
-            let (graph, summary) = work()?;
+            let (graph, state) = work()?;
             onnx::write(&model.with_graph(graph), &graph_path)?;
-            self.write_json(&format!("checkpoints/{name}.json"), &summary)?;
+            self.write_json(&summary, &state)?;
         }
         let graph = onnx::read(&graph_path)?.graph;
         let text = std::fs::read_to_string(&summary_path)
-            .map_err(|e| self.problem(&format!("cannot read `{name}.json`: {e}")))?;
-        let summary = serde_json::from_str(&text)
-            .map_err(|e| self.problem(&format!("`checkpoints/{name}.json` is damaged: {e}")))?;
-        Ok((graph, summary))
+            .map_err(|e| self.problem(&format!("cannot read `{summary}`: {e}")))?;
+        let state = serde_json::from_str(&text)
+            .map_err(|e| self.problem(&format!("`{summary}` is damaged: {e}")))?;
+        Ok((graph, state))
     }
 
     /// Writes a JSON file.

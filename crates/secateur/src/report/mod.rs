@@ -137,6 +137,17 @@ pub struct Round {
     pub accepted: bool,
 }
 
+/// A way that was tried to a small network, and where it ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Way {
+    /// `directions` or `channels` alone, or `both`: in each round whichever lost less.
+    pub removes: String,
+    /// The last round that was kept.
+    pub end: Round,
+    /// Whether it is the one that was taken.
+    pub taken: bool,
+}
+
 /// What a round takes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -188,8 +199,11 @@ pub struct CompressReport {
     pub val_top1_before: Option<f64>,
     /// Images of the validation split.
     pub n_val: usize,
-    /// The cuts.
+    /// The cuts of the way that was taken.
     pub rounds: Vec<Round>,
+    /// All ways that were tried; empty where it was one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ways: Vec<Way>,
     /// The check of the exported file.
     pub verify: VerifyResult,
     /// Latency of the transferred network's file and of the exported one.

@@ -4,7 +4,7 @@ use super::numbers::{
     bytes, change, count, grouped, milliseconds, percent, points, seconds, share, small, times,
 };
 use super::table::Table;
-use super::{CompressReport, CutKind, LayerKind, LayerResult, TargetResult};
+use super::{CompressReport, CutKind, LayerKind, LayerResult, TargetResult, Way};
 
 /// Said once wherever multiply-accumulates are shown.
 pub const MACS_NOTE: &str = "MACs: multiply-accumulates of one image; 1 MAC = 2 FLOPs";
@@ -177,6 +177,41 @@ impl CompressReport {
         table
     }
 
+    /// Where each way ended; without rows where there was one.
+    #[must_use]
+    pub fn way_table(&self) -> Table {
+        let is_labelled = self.ways.iter().all(|way| way.end.output_error.is_none());
+        let quality = match is_labelled {
+            true => "#val top-1",
+            false => "#error of the outputs",
+        };
+        let columns = [
+            "removed",
+            "#rounds",
+            "#parameters",
+            "#MACs",
+            quality,
+            "outcome",
+        ];
+        let mut table = Table::new("Ways", &columns);
+        for Way {
+            removes,
+            end,
+            taken,
+        } in &self.ways
+        {
+            table.push([
+                removes.clone(),
+                end.round.to_string(),
+                share(end.size.params, self.before.params),
+                share(end.size.macs, self.before.macs),
+                percent(end.output_error.unwrap_or(end.val_top1)),
+                if *taken { "taken" } else { "-" }.to_owned(),
+            ]);
+        }
+        table
+    }
+
     /// Wall-clock seconds of each stage.
     #[must_use]
     pub fn time_table(&self) -> Table {
@@ -191,13 +226,15 @@ impl CompressReport {
     /// All tables, the most important first.
     #[must_use]
     pub fn tables(&self) -> Vec<Table> {
-        vec![
+        let mut tables = vec![
             self.summary_table(),
             self.target_table(),
             self.layer_table(),
             self.round_table(),
-            self.time_table(),
-        ]
+        ];
+        tables.extend((!self.ways.is_empty()).then(|| self.way_table()));
+        tables.push(self.time_table());
+        tables
     }
 
     /// What belongs beside the summary: precision of the accuracy, validation, and the check of the

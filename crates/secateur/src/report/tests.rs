@@ -66,6 +66,7 @@ fn report() -> CompressReport {
         ],
         val_top1_before: Some(0.921),
         n_val: 1000,
+        ways: Vec::new(),
         rounds: vec![
             round(0, 269_722, 0.921, true),
             round(1, 200_000, 0.918, true),

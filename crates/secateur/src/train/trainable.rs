@@ -1,6 +1,6 @@
 //! Which initializers are trained.
 
-use crate::graph::{Arithmetic, Graph, Op};
+use crate::graph::{Arithmetic, Graph, Op, factored_layers};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -30,6 +30,8 @@ pub fn names(graph: &Graph, trainable: Trainable, head: Option<&str>) -> Vec<Str
         .filter(|node| matches!(node.op, Op::BatchNormalization { .. }))
         .filter_map(|node| node.inputs.first().map(String::as_str))
         .collect();
+    let layers = factored_layers(graph);
+    let factors: BTreeSet<&str> = layers.iter().map(|layer| layer.factors.as_str()).collect();
     for node in &graph.nodes {
         let is_head = head == Some(node.name.as_str());
         let input = |slot: usize| node.inputs.get(slot).map(String::as_str).unwrap_or("");
@@ -44,12 +46,13 @@ pub fn names(graph: &Graph, trainable: Trainable, head: Option<&str>) -> Vec<Str
             | Op::GroupNormalization { .. } => (vec![], vec![input(1), input(2)]),
             Op::PRelu => (vec![input(1)], vec![]),
             // A factor or an addend for each channel: scaling factors, output scales, biases of
-            // `MatMul`. A single number is a constant of the architecture.
+            // `MatMul`. A single number is a constant of the architecture, where it is not the scaling
+            // factor of a layer of one direction.
             Op::Arithmetic(Arithmetic::Mul | Arithmetic::Add) => (
                 vec![],
                 vec![input(0), input(1)]
                     .into_iter()
-                    .filter(|name| is_per_channel(graph, name))
+                    .filter(|name| factors.contains(name) || is_per_channel(graph, name))
                     .collect(),
             ),
             Op::Arithmetic(Arithmetic::Sub | Arithmetic::Div | Arithmetic::Pow)
@@ -110,4 +113,34 @@ fn is_per_channel(graph: &Graph, name: &str) -> bool {
         .initializers
         .get(name)
         .is_some_and(|tensor| tensor.shape().iter().filter(|&&n| n > 1).count() == 1)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::decompose::{Basis, DecomposeConfig, convolutions};
+    use crate::graph::Size;
+    use crate::graph::samples::Builder;
+    use crate::progress::Silent;
+    use crate::prune::{LayerPlan, PLAN_VERSION, PruningPlan, apply};
+
+    #[test]
+    fn the_scaling_factor_of_one_direction_is_trained() {
+        let mut builder = Builder::new(3);
+        let made = builder.conv("conv", "x", [8, 3, 3, 3], 1);
+        let graph = builder.output(&made);
+        let (graph, _) = convolutions(&graph, &DecomposeConfig::default(), &Silent).unwrap();
+        for keep in [vec![0, 2], vec![0]] {
+            let plan = PruningPlan {
+                version: PLAN_VERSION,
+                basis: Basis::Svd,
+                layers: [("conv".to_owned(), LayerPlan { rank: 8, keep })].into(),
+                predicted: Size::default(),
+            };
+            let cut = apply(&graph, &plan).unwrap();
+            let names = names(&cut, Trainable::Scaling, None);
+            assert!(names.contains(&"conv.scaling".to_owned()), "{names:?}");
+        }
+    }
 }

@@ -45,7 +45,7 @@ impl Times {
         before: Option<&Self>,
         whole: u64,
     ) -> Result<Self, PipelineError> {
-        let name = format!("checkpoints/times-{round:02}.json");
+        let name = context.run.checkpoint(&format!("times-{round:02}.json"));
         if let Some(known) = context.run.read_json(&name)? {
             return Ok(known);
         }

@@ -40,6 +40,43 @@ pub(crate) fn transpose(
     }
 }
 
+/// `turned[register][n][image][lane] = values[place][first + r][image]` for the `n`-th of `places`, each `channels` times
+/// `IMAGES` floats, and the `r`-th of `rows` channels: lane `r % LANES` of register `r / LANES`. Lanes that are left
+/// are zero. The caller must be compiled for the instruction set, whose registers have so many lanes.
+#[inline(always)]
+pub(crate) fn turn_images<const IMAGES: usize>(
+    values: &[f32],
+    channels: usize,
+    first: usize,
+    rows: usize,
+    places: &[usize],
+    lanes: usize,
+    turned: &mut [f32],
+) {
+    let (values, _) = values.as_chunks::<IMAGES>();
+    let own = |place: usize| &values[place * channels + first..][..rows];
+    #[cfg(target_arch = "x86_64")]
+    if let (Arch::V4(simd), 16) = (level::arch(), lanes) {
+        return x86::images::<IMAGES>(simd, own, places, turned);
+    }
+    let len = places.len() * IMAGES * lanes;
+    for (register, turned) in turned.chunks_exact_mut(len).enumerate() {
+        let first = rows.min(register * lanes);
+        let last = rows.min((register + 1) * lanes);
+        for (turned, place) in turned.chunks_exact_mut(IMAGES * lanes).zip(places) {
+            if last - first < lanes {
+                turned.fill(0.0);
+            }
+            for (r, images) in own(*place)[first..last].iter().enumerate() {
+                let lane = turned[r..].iter_mut().step_by(lanes);
+                for (value, image) in lane.zip(images) {
+                    *value = *image;
+                }
+            }
+        }
+    }
+}
+
 #[inline(always)]
 fn by_fours(
     planes: &[f32],
@@ -111,6 +148,64 @@ mod x86 {
                 first
             },
         )
+    }
+
+    /// All places, 16 channels of one place at a time, or of two.
+    #[inline(always)]
+    pub(super) fn images<'v, const IMAGES: usize>(
+        simd: V4,
+        own: impl Fn(usize) -> &'v [[f32; IMAGES]],
+        places: &[usize],
+        turned: &mut [f32],
+    ) {
+        let (turned, _) = turned.as_chunks_mut::<16>();
+        let joined = (16 / IMAGES).max(1);
+        for (pair, own_places) in places.chunks(joined).enumerate() {
+            let (a, b) = match own_places {
+                [a, b, ..] => (own(*a), own(*b)),
+                [a] => (own(*a), own(*a)),
+                [] => continue,
+            };
+            let rows = turned.chunks_exact_mut(places.len() * IMAGES);
+            for (rows, first) in rows.zip((0..a.len()).step_by(16)) {
+                let (a, b) = (&a[first..], &b[first..]);
+                let rows = &mut rows[pair * joined * IMAGES..];
+                if let (Some(a), Some(b)) = (a.first_chunk::<16>(), b.first_chunk::<16>()) {
+                    sixteen(simd, a, b, rows);
+                } else {
+                    let (mut all_a, mut all_b) = ([[0.0; IMAGES]; 16], [[0.0; IMAGES]; 16]);
+                    all_a[..a.len()].copy_from_slice(a);
+                    all_b[..b.len()].copy_from_slice(b);
+                    sixteen(simd, &all_a, &all_b, rows);
+                }
+            }
+        }
+    }
+
+    /// Sixteen channels of all images of a place, or, where those are half a register, of two places.
+    #[inline(always)]
+    fn sixteen<const IMAGES: usize>(
+        simd: V4,
+        a: &[[f32; IMAGES]; 16],
+        b: &[[f32; IMAGES]; 16],
+        rows: &mut [[f32; 16]],
+    ) {
+        for part in (0..IMAGES).step_by(16) {
+            let mut block = [cast::<[f32; 16], __m512>([0.0; 16]); 16];
+            for (r, row) in block.iter_mut().enumerate() {
+                if IMAGES == 8
+                    && let (Some(a), Some(b)) = (a[r].first_chunk::<8>(), b[r].first_chunk::<8>())
+                {
+                    *row = cast([*a, *b]);
+                } else if let Some(a) = a[r][part..].first_chunk::<16>() {
+                    *row = cast(*a);
+                }
+            }
+            let rows = rows.iter_mut().skip(part);
+            for (row, values) in rows.zip(transposed(simd, block)) {
+                *row = cast(values);
+            }
+        }
     }
 
     #[inline(always)]

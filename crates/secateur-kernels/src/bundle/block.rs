@@ -5,8 +5,6 @@ use super::geometry::{Correlation, Pair};
 use crate::copy::copy;
 use std::ops::Range;
 
-/// Images times positions of a block: its values of a tile's channels stay in the nearest cache for all taps.
-const BLOCK: usize = 1024;
 /// Positions whose images stand side by side in a register that those of one do not fill.
 const JOINED: usize = 2;
 /// As many channels of padding as are copied at a time.
@@ -26,6 +24,8 @@ pub(super) struct Block {
     is_joined: bool,
     /// Images of a position.
     images: usize,
+    /// Positions of a block.
+    len: usize,
     /// Positions, counted over all bundles.
     points: Range<usize>,
     /// What they read.
@@ -37,11 +37,12 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// A block of no positions, for registers of so many floats.
-    pub(super) fn new(correlation: &Correlation, lanes: usize) -> Self {
+    /// No positions yet, of blocks of so many images times positions, for registers of so many floats.
+    pub(super) fn new(correlation: &Correlation, size: usize, lanes: usize) -> Self {
         Self {
             is_joined: correlation.images == SMALL && lanes == JOINED * SMALL,
             images: correlation.images,
+            len: Self::len(correlation, size),
             points: 0..0,
             places: Vec::new(),
             meetings: vec![Vec::new(); correlation.taps()],
@@ -49,15 +50,14 @@ impl Block {
         }
     }
 
-    /// Blocks of all positions.
-    pub(super) fn count(correlation: &Correlation) -> usize {
+    /// Blocks of all positions, where each has so many images times positions.
+    pub(super) fn count(correlation: &Correlation, size: usize) -> usize {
         let points = correlation.bundles * correlation.positions();
-        points.div_ceil(Self::len(correlation))
+        points.div_ceil(Self::len(correlation, size))
     }
 
-    /// Positions of a block.
-    fn len(correlation: &Correlation) -> usize {
-        (BLOCK / correlation.images).max(1)
+    fn len(correlation: &Correlation, size: usize) -> usize {
+        (size / correlation.images).max(1)
     }
 
     /// Whether rows are those of two positions.
@@ -84,7 +84,7 @@ impl Block {
         self.places.clear();
         self.meetings.iter_mut().for_each(Vec::clear);
         let (positions, places) = (correlation.positions(), correlation.places());
-        let len = Self::len(correlation);
+        let len = self.len;
         self.points = index * len..((index + 1) * len).min(correlation.bundles * positions);
         let joined = self.joined();
         for (position, point) in self.points.clone().enumerate() {
@@ -112,6 +112,42 @@ impl Block {
             for place in meetings.flat_map(|meeting| &mut meeting.places) {
                 *place = padding.min(*place);
             }
+        }
+    }
+
+    /// The places of the operand that stays.
+    pub(super) fn still(&self, input_is_turned: bool) -> impl Iterator<Item = usize> {
+        let (points, places) = match input_is_turned {
+            true => (self.points.clone(), &[][..]),
+            false => (0..0, &self.places[..]),
+        };
+        points.chain(places.iter().copied())
+    }
+
+    /// What meets at each tap, where rows are those of one position: the place of the operand that stays, and the index in
+    /// `places` of that of the other one, which is turned.
+    pub(super) fn meet(
+        &self,
+        input_is_turned: bool,
+        places: &mut Vec<usize>,
+        meetings: &mut [Vec<[usize; 2]>],
+    ) {
+        places.clear();
+        if input_is_turned {
+            places.extend(&self.places);
+        } else {
+            places.extend(self.points.clone());
+        }
+        for (meetings, own) in meetings.iter_mut().zip(&self.meetings) {
+            meetings.clear();
+            meetings.extend(own.iter().map(|meeting| {
+                let place = meeting.places[0];
+                if input_is_turned {
+                    [self.points.start + meeting.row, place]
+                } else {
+                    [self.places[place], meeting.row]
+                }
+            }));
         }
     }
 

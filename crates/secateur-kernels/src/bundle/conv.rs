@@ -2,8 +2,13 @@
 
 use super::correlate::{Kernel, correlate};
 use super::geometry::Correlation;
-use super::{depthwise, weight};
+use super::outer::{self, Turned};
+use super::{SMALL, depthwise, weight};
 use crate::conv::{ConvShape, Finish};
+use crate::tile::TileSize;
+
+/// So much work for each product is more than lane by lane.
+const WASTE: usize = 2;
 
 /// `y = w * x`, finished.
 pub(crate) fn forward(
@@ -50,6 +55,14 @@ pub(crate) fn backward_weight(
     if shape.group() == [1, 1] {
         depthwise::gradient(&correlation, x, dy, dw);
     } else {
-        weight::gradient(&correlation, x, dy, dw);
+        let (turned, work) = Turned::best(&correlation);
+        let products = correlation.outputs * correlation.channels * correlation.taps();
+        // Where a bundle fills a register, and that is a small one, turning takes longer than it saves.
+        let fills = bundle == SMALL && TileSize::get().width == 2 * SMALL;
+        if work < WASTE * products && !fills {
+            outer::gradient(&correlation, turned, x, dy, dw);
+        } else {
+            weight::gradient(&correlation, x, dy, dw);
+        }
     }
 }

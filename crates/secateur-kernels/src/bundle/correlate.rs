@@ -100,62 +100,96 @@ fn pack(correlation: &Correlation, panels: &[Panel], kernel: Kernel<'_>, packed:
         rest = after;
     }
     parts.into_par_iter().for_each(|(panel, part)| {
-        with_scratch(|scratch| {
-            let rows = panel.outputs.len();
-            let turned = scratch.a.floats(depth * rows);
-            turn(correlation, panel, kernel, &taps, turned);
-            // `[channel][tap]` becomes `[tap][channel]`.
-            let n_taps = correlation.taps();
-            let parts = part.chunks_exact_mut(correlation.channels * rows);
-            for (tap, part) in parts.enumerate().filter(|(tap, _)| taps[*tap]) {
-                let turned = turned[tap * rows..].chunks(n_taps * rows);
-                for (part, turned) in part.chunks_exact_mut(rows).zip(turned) {
-                    copy(&turned[..rows], part);
+        let (channels, outputs, n_taps) = (
+            correlation.channels,
+            correlation.outputs,
+            correlation.taps(),
+        );
+        match kernel {
+            Kernel::Forward(w) => {
+                let w = &w[(panel.group * outputs + panel.outputs.start) * depth..];
+                pack_forward(w, panel.outputs.len(), channels, &taps, part);
+            }
+            Kernel::Backward(w) => {
+                let of_channel = outputs * n_taps;
+                let w = &w[panel.group * channels * of_channel..][..channels * of_channel];
+                let own = panel.outputs.start * n_taps..panel.outputs.end * n_taps;
+                let w = w.chunks_exact(of_channel).map(|w| &w[own.clone()]);
+                match n_taps {
+                    1 => pack_backward::<1>(w, channels, &taps, part),
+                    9 => pack_backward::<9>(w, channels, &taps, part),
+                    _ => pack_any_backward(w, channels, &taps, part),
                 }
             }
-        });
+        }
     });
 }
 
-/// Weights of a panel as `[channel][tap][output]`, of those taps that are in use.
-fn turn(
-    correlation: &Correlation,
-    panel: &Panel,
-    kernel: Kernel<'_>,
-    used: &[bool],
-    turned: &mut [f32],
-) {
-    let (channels, outputs) = (correlation.channels, correlation.outputs);
-    let taps = correlation.taps();
+/// Weights `[output][channel][tap]` of so many outputs become `[tap][channel][output]`, those of taps in use.
+fn pack_forward(w: &[f32], rows: usize, channels: usize, used: &[bool], part: &mut [f32]) {
+    let taps = used.len();
+    let depth = channels * taps;
+    if taps == 1 {
+        return transpose(w, depth, rows, depth, part, rows);
+    }
     let few = 4 * used.iter().filter(|used| **used).count() <= taps;
-    let rows = panel.outputs.len();
-    match kernel {
-        Kernel::Forward(w) => {
-            let depth = channels * taps;
-            let w = &w[(panel.group * outputs + panel.outputs.start) * depth..];
-            if few {
-                let in_use = (0..depth).filter(|place| used[place % taps]);
-                for place in in_use {
-                    let w = w[place..].iter().step_by(depth);
-                    for (turned, w) in turned[place * rows..][..rows].iter_mut().zip(w) {
-                        *turned = *w;
-                    }
+    with_scratch(|scratch| {
+        // `[channel][tap][output]`.
+        let turned = scratch.a.floats(depth * rows);
+        if few {
+            for place in (0..depth).filter(|place| used[place % taps]) {
+                let w = w[place..].iter().step_by(depth);
+                for (turned, w) in turned[place * rows..][..rows].iter_mut().zip(w) {
+                    *turned = *w;
                 }
-            } else {
-                transpose(w, depth, rows, depth, turned, rows);
+            }
+        } else {
+            transpose(w, depth, rows, depth, turned, rows);
+        }
+        let parts = part.chunks_exact_mut(channels * rows).enumerate();
+        for (tap, part) in parts.filter(|(tap, _)| used[*tap]) {
+            let turned = turned[tap * rows..].chunks(taps * rows);
+            for (part, turned) in part.chunks_exact_mut(rows).zip(turned) {
+                copy(&turned[..rows], part);
             }
         }
-        Kernel::Backward(w) => {
-            let w = &w[panel.group * channels * outputs * taps..];
-            let w = w.chunks_exact(outputs * taps);
-            for (w, turned) in w.zip(turned.chunks_exact_mut(taps * rows)) {
-                let w = &w[panel.outputs.start * taps..][..rows * taps];
-                let in_use = turned.chunks_exact_mut(rows).enumerate();
-                for (tap, turned) in in_use.filter(|(tap, _)| used[*tap]) {
-                    for (turned, w) in turned.iter_mut().zip(w[tap..].iter().step_by(taps)) {
-                        *turned = *w;
-                    }
-                }
+    });
+}
+
+/// Weights `[output][tap]` of each channel become `[tap][channel][output]`, those of taps in use.
+fn pack_backward<'w, const TAPS: usize>(
+    w: impl Iterator<Item = &'w [f32]>,
+    channels: usize,
+    used: &[bool],
+    part: &mut [f32],
+) {
+    for (channel, w) in w.enumerate() {
+        let (w, _) = w.as_chunks::<TAPS>();
+        let parts = part.chunks_exact_mut(channels * w.len()).take(TAPS);
+        for (tap, part) in parts.enumerate().filter(|(tap, _)| used[*tap]) {
+            let part = part[channel * w.len()..][..w.len()].iter_mut();
+            for (part, w) in part.zip(w) {
+                *part = w[tap];
+            }
+        }
+    }
+}
+
+/// The same for any number of taps.
+fn pack_any_backward<'w>(
+    w: impl Iterator<Item = &'w [f32]>,
+    channels: usize,
+    used: &[bool],
+    part: &mut [f32],
+) {
+    let taps = used.len();
+    for (channel, w) in w.enumerate() {
+        let rows = w.len() / taps;
+        let parts = part.chunks_exact_mut(channels * rows).enumerate();
+        for (tap, part) in parts.filter(|(tap, _)| used[*tap]) {
+            let part = part[channel * rows..][..rows].iter_mut();
+            for (part, w) in part.zip(w[tap..].iter().step_by(taps)) {
+                *part = *w;
             }
         }
     }

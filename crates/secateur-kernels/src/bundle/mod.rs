@@ -6,8 +6,10 @@ mod correlate;
 mod depthwise;
 mod geometry;
 mod joined;
+mod outer;
 pub(crate) mod pool;
 mod product;
+mod sums;
 mod weight;
 
 /// Images of the bundles that do not fill a register of every instruction set, let alone a row of sums: those of

@@ -17,6 +17,8 @@ use std::ops::Range;
 const PARTS: usize = 8;
 /// Floats of all parts' sums where positions are divided.
 const SUMS: usize = 1 << 20;
+/// Images times positions of a block: its values of a tile's channels stay in the nearest cache for all taps.
+const BLOCK: usize = 1024;
 /// Outputs of a tile.
 const OUTPUTS: usize = 4;
 /// Channels of the input that stay in a core's own cache while all outputs meet them.
@@ -24,7 +26,7 @@ const CHANNELS: usize = 96;
 
 /// Writes all of `dw`, `[output, channel, tap]`, for a correlation from the input to the output.
 pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let blocks = Block::count(correlation);
+    let blocks = Block::count(correlation, BLOCK);
     let count = (SUMS / dw.len().max(1)).min(blocks).clamp(1, PARTS);
     let tiles = correlation.groups * correlation.outputs.div_ceil(OUTPUTS);
     let outputs = tiles.div_ceil(PARTS.div_ceil(count)) * OUTPUTS;
@@ -102,7 +104,7 @@ impl WithSimd for Work<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let block = Block::new(self.correlation, S::F32_LANES);
+        let block = Block::new(self.correlation, BLOCK, S::F32_LANES);
         if block.is_joined() {
             return self.sum::<S, 1>(simd, block);
         }

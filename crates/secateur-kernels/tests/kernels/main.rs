@@ -235,6 +235,8 @@ fn convolutions_of_every_kind_equal_the_loop() {
         conv(2, 1, [3, 40, 40], 4, [3, 3], [3, 3], [2, 2], [0, 2, 1, 0]),
         // A tile that ends within a row of every second place of the target.
         conv(3, 1, [2, 4, 6], 1, [1, 1], [1, 2], one, [0; 4]),
+        // Nothing but padding is read.
+        conv(1, 1, [20, 1, 1], 30, [1, 3], [2, 1], one, [1, 0, 0, 2]),
         // Strides that skip inputs, also with taps that no input of a phase meets.
         conv(3, 1, [4, 9, 9], 5, [1, 1], [3, 2], one, [0; 4]),
         conv(3, 1, [4, 9, 9], 5, [2, 2], [4, 4], one, [1, 0, 0, 1]),

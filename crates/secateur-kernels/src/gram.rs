@@ -1,5 +1,6 @@
 //! Sums of outer products of the columns of a matrix: second moments.
 
+use crate::{Layout, bundle};
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::{Accum, MatMut, MatRef, Par};
 
@@ -50,6 +51,26 @@ pub fn add_outer_products(
     }
 }
 
+/// Adds `sum v v^T` to the lower triangle of `sums` `[channels, channels]`, over the channels `v` of all images and places
+/// of `values` in [`Bundles`](crate::Layout::Bundles) of so many images. The error is that of [`add_outer_products`].
+///
+/// # Panics
+/// Where `values` are no whole bundles, or `sums` shorter than that.
+pub fn add_outer_products_of_bundles(
+    images: usize,
+    channels: usize,
+    values: &[f32],
+    sums: &mut [f64],
+) {
+    let place = images * channels;
+    assert!(
+        Layout::Bundles(images).fits(images) && values.len().is_multiple_of(place.max(1)),
+        "{} values are no bundles of {images} images of {channels} channels",
+        values.len()
+    );
+    bundle::gram::add(images, channels, values, &mut sums[..channels * channels]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,6 +101,41 @@ mod tests {
                     assert!(
                         (got - wanted).abs() < 1e-6 * scale,
                         "{rows} {columns}: {got} {wanted}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_bundles_are_those_in_double_precision() {
+        // One register's channels and less, more than a part has, many places and one.
+        for (images, channels, places) in [
+            (8, 1, 3),
+            (8, 20, 65),
+            (16, 33, 40),
+            (32, 70, 17),
+            (8, 130, 1),
+            (32, 300, 2),
+        ] {
+            let values = values(images * channels * places);
+            let mut sums = vec![1.0; channels * channels];
+            add_outer_products_of_bundles(images, channels, &values, &mut sums);
+            for i in 0..channels {
+                for j in 0..=i {
+                    let products = values.chunks(images * channels).flat_map(|place| {
+                        let of = |channel: usize| &place[channel * images..][..images];
+                        of(i)
+                            .iter()
+                            .zip(of(j))
+                            .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                    });
+                    let wanted = 1.0 + products.sum::<f64>();
+                    let got = sums[i * channels + j];
+                    let scale = (images * places) as f64;
+                    assert!(
+                        (got - wanted).abs() < 1e-6 * scale,
+                        "{channels}: {got} {wanted}"
                     );
                 }
             }

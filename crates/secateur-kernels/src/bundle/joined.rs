@@ -131,16 +131,19 @@ impl Joined<'_, '_> {
             }
         }
         let sums = finish_sums(simd, sums, self.line);
-        for (row, sums) in sums.into_iter().enumerate() {
-            let first = self.first + row * SMALL;
-            // Of a copy, so that the sums themselves need no place in memory.
-            let mut floats = [[0.0; SMALL]; COUNT];
+        // Of a copy, so that the sums themselves need no place in memory.
+        let mut floats = [[[0.0; SMALL]; COUNT]; ROWS];
+        for (floats, sums) in floats.iter_mut().zip(sums) {
             let (vectors, _) = S::as_mut_simd_f32s(floats.as_flattened_mut());
             for (vector, sum) in vectors.iter_mut().zip(sums) {
                 *vector = sum;
             }
-            for (position, floats) in self.positions.iter().zip(&floats) {
-                self.targets[*position - self.origin][first..][..SMALL].copy_from_slice(floats);
+        }
+        for (lane, position) in (0..COUNT).zip(self.positions) {
+            let target = &mut self.targets[*position - self.origin][self.first..];
+            let target = target.as_chunks_mut::<SMALL>().0.first_chunk_mut::<ROWS>();
+            for (target, floats) in target.into_iter().flatten().zip(&floats) {
+                *target = floats[lane];
             }
         }
     }

@@ -5,6 +5,7 @@ pub(crate) mod conv;
 mod correlate;
 mod depthwise;
 mod geometry;
+pub(crate) mod gram;
 mod joined;
 mod outer;
 pub(crate) mod pool;

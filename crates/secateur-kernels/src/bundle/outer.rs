@@ -20,7 +20,7 @@ const TURN: usize = 5;
 /// A tile of fewer rows takes as long: each product waits for the one before it.
 const ROWS: usize = 6;
 /// Floats that are turned at once, which stay in a core's own cache.
-const TURNED: usize = 64 << 10;
+pub(super) const TURNED: usize = 64 << 10;
 
 /// The operand that is turned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +168,7 @@ impl Work<'_> {
 /// Reads a number of each cache line of so many rows of some places, one after the other: what comes from memory comes so
 /// much faster than in the order of the tiles.
 #[inline(always)]
-fn touch<const IMAGES: usize>(
+pub(super) fn touch<const IMAGES: usize>(
     rows: &[[f32; IMAGES]],
     of_place: usize,
     count: usize,
@@ -185,16 +185,16 @@ fn touch<const IMAGES: usize>(
 }
 
 /// `target[row][column] += sum over meetings and images of rows[place][row][image] * columns[place][image][column]`.
-struct Outer<'a, const IMAGES: usize> {
+pub(super) struct Outer<'a, const IMAGES: usize> {
     /// From the first row of a place on, places being so many rows apart.
-    rows: &'a [[f32; IMAGES]],
-    of_place: usize,
+    pub rows: &'a [[f32; IMAGES]],
+    pub of_place: usize,
     /// For each register of a row, `register` floats apart, those of all places and images.
-    columns: &'a [f32],
-    register: usize,
+    pub columns: &'a [f32],
+    pub register: usize,
     /// Places of the rows and of the columns.
-    meetings: &'a [[usize; 2]],
-    target: &'a mut [f32],
+    pub meetings: &'a [[usize; 2]],
+    pub target: &'a mut [f32],
 }
 
 impl<const IMAGES: usize> InRegisters for Outer<'_, IMAGES> {

@@ -8,7 +8,7 @@ use super::{Gates, Keep};
 use ndarray::{Array1, Array2, ArrayView3, ArrayViewD, Axis};
 use rayon::prelude::*;
 use secateur_kernels::channel;
-use secateur_kernels::gram::add_outer_products;
+use secateur_kernels::gram::{add_outer_products, add_outer_products_of_bundles};
 
 /// What a tap has gathered, in `f64`.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +32,8 @@ pub enum Statistic {
         count: u64,
         /// The sum of `v`.
         sum: Vec<f64>,
-        /// The sum of `v v^T`.
-        products: Array2<f64>,
+        /// The lower triangle of the sum of `v v^T`; see [`Statistic::second_moment`].
+        lower: Array2<f64>,
     },
     /// For [`Keep::Gates`] and [`Keep::LastGates`].
     Gates(Gates),
@@ -60,28 +60,37 @@ impl Statistic {
                 images: 0,
                 count: 0,
                 sum: vec![0.0; channels],
-                products: Array2::zeros((channels, channels)),
+                lower: Array2::zeros((channels, channels)),
             },
             Keep::Gates | Keep::LastGates => Self::Gates(Gates::new(channels)),
         }
     }
 
-    /// The mean over images and positions, and the covariance; `None` where single channels are kept.
-    pub(crate) fn mean_and_covariance(&self) -> Option<(Array1<f64>, Array2<f64>)> {
-        let Self::SecondMoment {
-            count,
-            sum,
-            products,
-            ..
-        } = self
-        else {
+    /// The mean of `v v^T` over images and positions; `None` where single channels are kept.
+    #[must_use]
+    pub fn second_moment(&self) -> Option<Array2<f64>> {
+        let Self::SecondMoment { count, lower, .. } = self else {
             return None;
         };
-        let count = (*count).max(1) as f64;
-        let mean = Array1::from(sum.clone()) / count;
+        let mut moment = lower / (*count).max(1) as f64;
+        for row in 0..moment.nrows() {
+            for column in 0..row {
+                moment[[column, row]] = moment[[row, column]];
+            }
+        }
+        Some(moment)
+    }
+
+    /// The mean over images and positions, and the covariance; `None` where single channels are kept.
+    pub(crate) fn mean_and_covariance(&self) -> Option<(Array1<f64>, Array2<f64>)> {
+        let moment = self.second_moment()?;
+        let Self::SecondMoment { count, sum, .. } = self else {
+            return None;
+        };
+        let mean = Array1::from(sum.clone()) / (*count).max(1) as f64;
         let column = mean.view().insert_axis(Axis(1));
         let square = column.dot(&mean.view().insert_axis(Axis(0)));
-        Some((mean, products / count - square))
+        Some((mean, moment - square))
     }
 
     /// The number of channels.
@@ -130,70 +139,84 @@ impl Statistic {
                 images,
                 count,
                 sum,
-                products,
+                lower,
             } => {
                 *images += n_images as u64;
                 *count += seen;
-                if let Some(values) = batch.as_slice() {
-                    let totals = channel::totals(n_channels, n_positions, values);
-                    for (sum, total) in sum.iter_mut().zip(totals) {
-                        *sum += total;
-                    }
+                if let (Some(values), Some(lower)) = (batch.as_slice(), lower.as_slice_mut()) {
+                    add_to(sum, &channel::totals(n_channels, n_positions, values));
+                    add_second_moment(batch, lower);
                 }
-                *products += &second_moment(batch);
             }
             Self::Gates(_) => {} // Values and gradients are added to them together.
         }
     }
+
+    /// The same for images in bundles of so many, as the native engine has them; `false` where those are not added so.
+    pub(crate) fn fold_bundles(&mut self, bundle: usize, n_images: usize, values: &[f32]) -> bool {
+        let Self::SecondMoment {
+            images,
+            count,
+            sum,
+            lower,
+        } = self
+        else {
+            return false;
+        };
+        let (channels, Some(lower)) = (sum.len(), lower.as_slice_mut()) else {
+            return false;
+        };
+        *images += n_images as u64;
+        *count += (values.len() / channels.max(1)) as u64;
+        add_to(sum, &channel::totals(channels, bundle, values));
+        add_outer_products_of_bundles(bundle, channels, values, lower);
+        true
+    }
 }
 
-/// The sum over images and positions of `v v^T` for `batch` `[images, channels, positions]`, whose layout is
-/// standard.
-fn second_moment(batch: ArrayView3<'_, f32>) -> Array2<f64> {
+fn add_to(sums: &mut [f64], more: &[f64]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum += more;
+    }
+}
+
+/// Adds the sum over images and positions of `v v^T` to the lower triangle, for `batch` `[images, channels, positions]`,
+/// whose layout is standard.
+fn add_second_moment(batch: ArrayView3<'_, f32>, lower: &mut [f64]) {
     let (n_images, n_channels, n_positions) = batch.dim();
     let Some(values) = batch.as_slice().filter(|values| !values.is_empty()) else {
-        return Array2::zeros((n_channels, n_channels));
+        return;
     };
     let image_len = n_channels * n_positions;
     // Sums of a chunk are not worth their memory for fewer columns.
     let chunks = (n_images * n_positions / COLUMNS).clamp(1, CHUNKS);
     let chunk = n_images.div_ceil(chunks).max(1);
     let joined = (COLUMNS / n_positions.max(1)).clamp(1, chunk);
-    let partial: Vec<Vec<f64>> = (0..n_images.div_ceil(chunk))
-        .into_par_iter()
-        .map(|index| {
-            let first = index * chunk;
-            let last = (first + chunk).min(n_images);
-            let mut sums = vec![0.0; n_channels * n_channels];
-            let (mut columns, mut block) = (Vec::new(), Vec::new());
-            for start in (first..last).step_by(joined) {
-                let end = (start + joined).min(last);
-                let images = &values[start * image_len..end * image_len];
-                let width = (end - start) * n_positions;
-                let columns = if end - start == 1 {
-                    images
-                } else {
-                    join(images, n_channels, n_positions, &mut columns);
-                    &columns
-                };
-                add_outer_products(columns, n_channels, width, &mut block, &mut sums);
-            }
-            sums
-        })
-        .collect();
-    let mut sum = vec![0.0; n_channels * n_channels];
-    for part in partial {
-        for (sum, part) in sum.iter_mut().zip(part) {
-            *sum += part;
+    let chunks = n_images.div_ceil(chunk);
+    let mut others = vec![0.0; (chunks - 1) * lower.len()];
+    let parts =
+        std::iter::once(&mut *lower).chain(others.chunks_exact_mut(n_channels * n_channels));
+    let parts: Vec<(usize, &mut [f64])> = parts.enumerate().collect();
+    parts.into_par_iter().for_each(|(index, sums)| {
+        let first = index * chunk;
+        let last = (first + chunk).min(n_images);
+        let (mut columns, mut block) = (Vec::new(), Vec::new());
+        for start in (first..last).step_by(joined) {
+            let end = (start + joined).min(last);
+            let images = &values[start * image_len..end * image_len];
+            let width = (end - start) * n_positions;
+            let columns = if end - start == 1 {
+                images
+            } else {
+                join(images, n_channels, n_positions, &mut columns);
+                &columns
+            };
+            add_outer_products(columns, n_channels, width, &mut block, sums);
         }
+    });
+    for other in others.chunks_exact(lower.len()) {
+        add_to(lower, other);
     }
-    // The lower triangle is there.
-    for row in 0..n_channels {
-        for column in 0..row {
-            sum[column * n_channels + row] = sum[row * n_channels + column];
-        }
-    }
-    Array2::from_shape_vec((n_channels, n_channels), sum).unwrap_or_default()
 }
 
 /// Puts the positions of several images side by side: `[images, channels, positions]` becomes
@@ -254,7 +277,7 @@ mod tests {
             let flat: Vec<f32> = batch.iter().copied().collect();
             let at =
                 |n: usize, c: usize, p: usize| f64::from(flat[(n * channels + c) * positions + p]);
-            let mut want = Array2::zeros((channels, channels));
+            let mut want = Array2::<f64>::zeros((channels, channels));
             let mut sum = vec![0.0; channels];
             for n in 0..shape[0] {
                 for p in 0..positions {
@@ -268,14 +291,19 @@ mod tests {
             }
             let mut statistic = Statistic::new(Keep::SecondMoment, channels);
             statistic.fold(batch.view());
-            let count = (shape[0] * positions) as u64;
-            let want = Statistic::SecondMoment {
-                images: shape[0] as u64,
-                count,
-                sum,
-                products: want,
+            let count = (shape[0] * positions) as f64;
+            assert_eq!(
+                statistic.second_moment().unwrap(),
+                want / count,
+                "shape {shape:?}"
+            );
+            let Statistic::SecondMoment {
+                images, sum: got, ..
+            } = &statistic
+            else {
+                panic!("{statistic:?}");
             };
-            assert_eq!(statistic, want, "shape {shape:?}");
+            assert_eq!((*images, got), (shape[0] as u64, &sum), "shape {shape:?}");
         }
     }
 }

@@ -88,6 +88,31 @@ impl Taps {
         Ok(())
     }
 
+    /// Adds a batch of images in bundles of so many, all of whose taps on this side keep second moments; `false`, and
+    /// nothing is added, where one keeps something else.
+    pub(super) fn fold_bundles(
+        &mut self,
+        name: &str,
+        of: Of,
+        array: &Floats,
+        bundle: usize,
+    ) -> bool {
+        let looks = |tap: &&Tap| tap.value == name && (tap.of == of || tap.keep.is_gates());
+        let own: Vec<Tap> = self.taps.iter().filter(looks).cloned().collect();
+        let (shape, Some(values)) = (array.shape(), array.as_slice()) else {
+            return false;
+        };
+        let is_second = |tap: &Tap| tap.keep == Keep::SecondMoment;
+        if shape.len() < 2 || values.is_empty() || !own.iter().all(is_second) {
+            return false;
+        }
+        own.into_iter().all(|tap| {
+            let new = || Statistic::new(tap.keep, shape[1]);
+            let statistic = self.statistics.entry(tap.clone()).or_insert_with(new);
+            statistic.channels() == shape[1] && statistic.fold_bundles(bundle, shape[0], values)
+        })
+    }
+
     fn wants_gates(&self, name: &str) -> bool {
         self.taps
             .iter()

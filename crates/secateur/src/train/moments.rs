@@ -111,12 +111,9 @@ pub fn output_moments(
         let (mean, covariance) = activation.mean_and_covariance()?;
         let positions = (*count).max(1) as f64 / (*images).max(1) as f64;
         let covariance = covariance * positions;
-        let gradient = match statistics.get(&tap(value, Of::Gradient)) {
-            Some(Statistic::SecondMoment {
-                count, products, ..
-            }) => products / (*count).max(1) as f64,
-            _ => Array2::zeros(covariance.dim()),
-        };
+        let gradient = statistics.get(&tap(value, Of::Gradient));
+        let gradient = gradient.and_then(Statistic::second_moment);
+        let gradient = gradient.unwrap_or_else(|| Array2::zeros(covariance.dim()));
         let moments = OutputMoments {
             mean,
             positions,

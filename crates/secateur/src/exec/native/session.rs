@@ -245,6 +245,11 @@ fn look(
     value: &Laid,
 ) -> Result<(), ExecError> {
     if taps.look_at(name, of) {
+        if let Layout::Bundles(bundle) = value.layout
+            && taps.fold_bundles(name, of, &value.array, bundle)
+        {
+            return Ok(());
+        }
         let value = value.to(Layout::Planes, buffers)?;
         taps.fold(name, of, &value.array)?;
         buffers.give(value.array);

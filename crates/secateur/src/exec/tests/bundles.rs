@@ -201,7 +201,13 @@ fn sums(statistic: &Statistic) -> Vec<f64> {
             sum_of_squares,
             ..
         } => [sum.clone(), sum_of_squares.clone()].concat(),
-        Statistic::SecondMoment { products, .. } => products.iter().copied().collect(),
+        Statistic::SecondMoment { .. } => {
+            statistic
+                .second_moment()
+                .unwrap()
+                .into_raw_vec_and_offset()
+                .0
+        }
         Statistic::Gates(gates) => gates.costs(&[0.3; 5]).unwrap(),
     }
 }

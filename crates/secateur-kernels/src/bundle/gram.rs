@@ -1,0 +1,155 @@
+//! Sums of outer products of the channels of every image and place with themselves: second moments.
+
+use super::SMALL;
+use super::outer::{Outer, TURNED, touch};
+use crate::conv::geometry::{ranges, shares};
+use crate::level;
+use crate::scratch::{Scratch, with_scratch};
+use crate::tile::{InRegisters, TileSize};
+use crate::transpose::turn_images;
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Parts into which the work is divided where there is enough of it.
+const PARTS: usize = 8;
+/// Images times places whose products are summed in `f32` before they are added in `f64`.
+const BLOCK: usize = 512;
+/// Numbers of all shares' sums where places are divided.
+const SUMS: usize = 1 << 17;
+/// Rows of a part, which turns all channels up to its last one.
+const ROWS: usize = 56;
+
+/// Adds `sum v v^T` to the lower triangle of `sums`, `[channels, channels]`, over all images and places of `values`.
+pub(crate) fn add(images: usize, channels: usize, values: &[f32], sums: &mut [f64]) {
+    let len = channels * channels;
+    if values.is_empty() {
+        return;
+    }
+    let places = values.len() / (channels * images);
+    let blocks: Vec<Range<usize>> = ranges(places, BLOCK / images).collect();
+    let count = (SUMS / len).min(blocks.len()).clamp(1, PARTS);
+    let rows = channels.div_ceil(PARTS.div_ceil(count)).max(ROWS);
+    let mut others = vec![0.0; (count - 1) * len];
+    let mut parts = Vec::new();
+    let all = std::iter::once(&mut *sums).chain(others.chunks_exact_mut(len));
+    for (share, sums) in all.enumerate() {
+        let blocks = &blocks[share * blocks.len() / count..(share + 1) * blocks.len() / count];
+        let mut rest = sums;
+        for rows in shares(channels, rows) {
+            let (sums, after) = rest.split_at_mut(rows.len() * channels);
+            rest = after;
+            parts.push(Part { rows, blocks, sums });
+        }
+    }
+    parts.into_par_iter().for_each(|part| {
+        with_scratch(|scratch| {
+            level::dispatch(Work {
+                images,
+                channels,
+                values,
+                part,
+                scratch,
+            });
+        });
+    });
+    for other in others.chunks_exact(len) {
+        for (sum, other) in sums.iter_mut().zip(other) {
+            *sum += other;
+        }
+    }
+}
+
+/// Some rows of the sums over some places.
+struct Part<'a> {
+    rows: Range<usize>,
+    blocks: &'a [Range<usize>],
+    sums: &'a mut [f64],
+}
+
+struct Work<'a> {
+    images: usize,
+    channels: usize,
+    values: &'a [f32],
+    part: Part<'a>,
+    scratch: &'a mut Scratch,
+}
+
+impl WithSimd for Work<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match self.images {
+            8 => self.sum::<S, 8>(simd),
+            16 => self.sum::<S, 16>(simd),
+            _ => self.sum::<S, 32>(simd),
+        }
+    }
+}
+
+impl Work<'_> {
+    #[inline(always)]
+    fn sum<S: Simd, const IMAGES: usize>(self, simd: S) {
+        let (channels, part, size) = (self.channels, self.part, TileSize::of::<S>());
+        let own = &self.values[part.rows.start * IMAGES..];
+        let (rows, _) = own.as_chunks::<IMAGES>();
+        let shares: Vec<Range<usize>> = shares(part.rows.len(), size.rows).collect();
+        // The lower triangle has no columns beyond the last row.
+        let panels: Vec<Range<usize>> = ranges(part.rows.end, size.width).collect();
+        let tile = self.scratch.sums.floats(size.rows * size.width);
+        for block in part.blocks {
+            let places: Vec<usize> = block.clone().collect();
+            let meetings: Vec<[usize; 2]> = block.clone().zip(0..).map(|(a, b)| [a, b]).collect();
+            if IMAGES > SMALL {
+                touch(rows, channels, part.rows.len(), block.clone());
+            }
+            let register = places.len() * IMAGES * S::F32_LANES;
+            let at_once = (TURNED / (register * size.width / S::F32_LANES)).max(1);
+            for panels in panels.chunks(at_once) {
+                let (Some(first), Some(last)) = (panels.first(), panels.last()) else {
+                    continue;
+                };
+                let columns = last.end - first.start;
+                let width = (columns - 1) / size.width * size.width + size.width_for(last.len());
+                let turned = self.scratch.a.floats(width / S::F32_LANES * register);
+                turn_images::<IMAGES>(
+                    self.values,
+                    channels,
+                    first.start,
+                    columns,
+                    &places,
+                    S::F32_LANES,
+                    turned,
+                );
+                for panel in panels {
+                    let width = size.width_for(panel.len());
+                    let turned = &turned[(panel.start - first.start) / S::F32_LANES * register..];
+                    for share in &shares {
+                        if part.rows.start + share.end <= panel.start {
+                            continue; // Above the diagonal.
+                        }
+                        let tile = &mut tile[..share.len() * width];
+                        tile.fill(0.0);
+                        Outer {
+                            rows: &rows[share.start..],
+                            of_place: channels,
+                            columns: turned,
+                            register,
+                            meetings: &meetings,
+                            target: &mut *tile,
+                        }
+                        .run(simd, share.len(), width);
+                        let sums = part.sums[share.start * channels..].chunks_exact_mut(channels);
+                        for (sums, tile) in sums.zip(tile.chunks_exact(width)) {
+                            let sums = &mut sums[panel.clone()];
+                            for (sum, product) in sums.iter_mut().zip(tile) {
+                                *sum += f64::from(*product);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

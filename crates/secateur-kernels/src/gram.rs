@@ -51,15 +51,16 @@ pub fn add_outer_products(
     }
 }
 
-/// Adds `sum v v^T` to the lower triangle of `sums` `[channels, channels]`, over the channels `v` of all images and places
-/// of `values` in [`Bundles`](crate::Layout::Bundles) of so many images. The error is that of [`add_outer_products`].
+/// Adds `sum v` to `totals` and `sum v v^T` to the lower triangle of `sums` `[channels, channels]`, over the channels `v`
+/// of all images and places of `values` in [`Bundles`](crate::Layout::Bundles) of so many images. The error is that of [`add_outer_products`].
 ///
 /// # Panics
-/// Where `values` are no whole bundles, or `sums` shorter than that.
+/// Where `values` are no whole bundles, or `totals` or `sums` shorter than that.
 pub fn add_outer_products_of_bundles(
     images: usize,
     channels: usize,
     values: &[f32],
+    totals: &mut [f64],
     sums: &mut [f64],
 ) {
     let place = images * channels;
@@ -68,7 +69,8 @@ pub fn add_outer_products_of_bundles(
         "{} values are no bundles of {images} images of {channels} channels",
         values.len()
     );
-    bundle::gram::add(images, channels, values, &mut sums[..channels * channels]);
+    let (totals, sums) = (&mut totals[..channels], &mut sums[..channels * channels]);
+    bundle::gram::add(images, channels, values, totals, sums);
 }
 
 #[cfg(test)]
@@ -120,8 +122,17 @@ mod tests {
         ] {
             let values = values(images * channels * places);
             let mut sums = vec![1.0; channels * channels];
-            add_outer_products_of_bundles(images, channels, &values, &mut sums);
+            let mut totals = vec![2.0; channels];
+            add_outer_products_of_bundles(images, channels, &values, &mut totals, &mut sums);
             for i in 0..channels {
+                let each = values.chunks(images * channels);
+                let own = each.flat_map(|place| &place[i * images..][..images]);
+                let wanted = 2.0 + own.map(|value| f64::from(*value)).sum::<f64>();
+                assert!(
+                    (totals[i] - wanted).abs() < 1e-4,
+                    "{channels}: {} {wanted}",
+                    totals[i]
+                );
                 for j in 0..=i {
                     let products = values.chunks(images * channels).flat_map(|place| {
                         let of = |channel: usize| &place[channel * images..][..images];

@@ -1,7 +1,6 @@
 //! Sums of outer products of the channels of every image and place with themselves: second moments.
 
-use super::SMALL;
-use super::outer::{Outer, TURNED, touch};
+use super::outer::{Outer, TURNED};
 use crate::conv::geometry::{ranges, shares};
 use crate::level;
 use crate::scratch::{Scratch, with_scratch};
@@ -20,8 +19,15 @@ const SUMS: usize = 1 << 17;
 /// Rows of a part, which turns all channels up to its last one.
 const ROWS: usize = 56;
 
-/// Adds `sum v v^T` to the lower triangle of `sums`, `[channels, channels]`, over all images and places of `values`.
-pub(crate) fn add(images: usize, channels: usize, values: &[f32], sums: &mut [f64]) {
+/// Adds `sum v` to `totals` and `sum v v^T` to the lower triangle of `sums`, `[channels, channels]`, over all images and
+/// places of `values`.
+pub(crate) fn add(
+    images: usize,
+    channels: usize,
+    values: &[f32],
+    totals: &mut [f64],
+    sums: &mut [f64],
+) {
     let len = channels * channels;
     if values.is_empty() {
         return;
@@ -30,16 +36,24 @@ pub(crate) fn add(images: usize, channels: usize, values: &[f32], sums: &mut [f6
     let blocks: Vec<Range<usize>> = ranges(places, BLOCK / images).collect();
     let count = (SUMS / len).min(blocks.len()).clamp(1, PARTS);
     let rows = channels.div_ceil(PARTS.div_ceil(count)).max(ROWS);
-    let mut others = vec![0.0; (count - 1) * len];
+    let mut others = vec![0.0; (count - 1) * (channels + len)];
     let mut parts = Vec::new();
-    let all = std::iter::once(&mut *sums).chain(others.chunks_exact_mut(len));
-    for (share, sums) in all.enumerate() {
+    let others_mut = others.chunks_exact_mut(channels + len);
+    let others_mut = others_mut.map(|other| other.split_at_mut(channels));
+    let all = std::iter::once((&mut *totals, &mut *sums)).chain(others_mut);
+    for (share, (mut totals, mut sums)) in all.enumerate() {
         let blocks = &blocks[share * blocks.len() / count..(share + 1) * blocks.len() / count];
-        let mut rest = sums;
         for rows in shares(channels, rows) {
-            let (sums, after) = rest.split_at_mut(rows.len() * channels);
-            rest = after;
-            parts.push(Part { rows, blocks, sums });
+            let (own_totals, after) = totals.split_at_mut(rows.len());
+            totals = after;
+            let (own, after) = sums.split_at_mut(rows.len() * channels);
+            sums = after;
+            parts.push(Part {
+                rows,
+                blocks,
+                totals: own_totals,
+                sums: own,
+            });
         }
     }
     parts.into_par_iter().for_each(|part| {
@@ -53,10 +67,33 @@ pub(crate) fn add(images: usize, channels: usize, values: &[f32], sums: &mut [f6
             });
         });
     });
-    for other in others.chunks_exact(len) {
-        for (sum, other) in sums.iter_mut().zip(other) {
+    for other in others.chunks_exact(channels + len) {
+        let sums = totals.iter_mut().chain(&mut *sums);
+        for (sum, other) in sums.zip(other) {
             *sum += other;
         }
+    }
+}
+
+/// Adds the sums of so many rows over some places and all images. What comes from memory comes faster so, in its order,
+/// than in that of the tiles.
+#[inline(always)]
+fn total<const IMAGES: usize>(
+    rows: &[[f32; IMAGES]],
+    of_place: usize,
+    places: Range<usize>,
+    lanes: &mut [f32],
+    totals: &mut [f64],
+) {
+    lanes.fill(0.0);
+    for place in places {
+        let rows = rows[place * of_place..][..totals.len()].as_flattened();
+        for (lane, value) in lanes.iter_mut().zip(rows) {
+            *lane += value;
+        }
+    }
+    for (total, lanes) in totals.iter_mut().zip(lanes.chunks_exact(IMAGES)) {
+        *total += lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>();
     }
 }
 
@@ -64,6 +101,7 @@ pub(crate) fn add(images: usize, channels: usize, values: &[f32], sums: &mut [f6
 struct Part<'a> {
     rows: Range<usize>,
     blocks: &'a [Range<usize>],
+    totals: &'a mut [f64],
     sums: &'a mut [f64],
 }
 
@@ -98,12 +136,11 @@ impl Work<'_> {
         // The lower triangle has no columns beyond the last row.
         let panels: Vec<Range<usize>> = ranges(part.rows.end, size.width).collect();
         let tile = self.scratch.sums.floats(size.rows * size.width);
+        let lanes = self.scratch.planes.floats(part.rows.len() * IMAGES);
         for block in part.blocks {
             let places: Vec<usize> = block.clone().collect();
             let meetings: Vec<[usize; 2]> = block.clone().zip(0..).map(|(a, b)| [a, b]).collect();
-            if IMAGES > SMALL {
-                touch(rows, channels, part.rows.len(), block.clone());
-            }
+            total(rows, channels, block.clone(), lanes, part.totals);
             let register = places.len() * IMAGES * S::F32_LANES;
             let at_once = (TURNED / (register * size.width / S::F32_LANES)).max(1);
             for panels in panels.chunks(at_once) {

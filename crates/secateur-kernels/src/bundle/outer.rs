@@ -168,7 +168,7 @@ impl Work<'_> {
 /// Reads a number of each cache line of so many rows of some places, one after the other: what comes from memory comes so
 /// much faster than in the order of the tiles.
 #[inline(always)]
-pub(super) fn touch<const IMAGES: usize>(
+fn touch<const IMAGES: usize>(
     rows: &[[f32; IMAGES]],
     of_place: usize,
     count: usize,

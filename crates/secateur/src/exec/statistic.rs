@@ -168,8 +168,7 @@ impl Statistic {
         };
         *images += n_images as u64;
         *count += (values.len() / channels.max(1)) as u64;
-        add_to(sum, &channel::totals(channels, bundle, values));
-        add_outer_products_of_bundles(bundle, channels, values, lower);
+        add_outer_products_of_bundles(bundle, channels, values, sum, lower);
         true
     }
 }

@@ -3,14 +3,16 @@
 use super::{ExecError, Keep, Of, Statistic, Tap};
 use crate::tensor::Floats;
 use ndarray::ArrayViewD;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The taps of a session.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Taps {
     taps: Vec<Tap>,
     /// Values whose gradient is still to come.
     held: BTreeMap<String, Floats>,
+    /// Values whose gradient has not come in this step.
+    waiting: BTreeSet<String>,
     statistics: BTreeMap<Tap, Statistic>,
 }
 
@@ -19,6 +21,7 @@ impl Taps {
         Self {
             taps: taps.to_vec(),
             held: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             statistics: BTreeMap::new(),
         }
     }
@@ -36,8 +39,21 @@ impl Taps {
         looks.map(|tap| &tap.value)
     }
 
+    /// Before a step: all gradients that are looked at are to come.
+    pub(super) fn wait_for_gradients(&mut self) {
+        self.waiting = self.gradients().cloned().collect();
+    }
+
+    /// Those that have not.
+    pub(super) fn take_waiting(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.waiting)
+    }
+
     /// Adds a batch to the statistics of every tap on this side of a value.
     pub(super) fn fold(&mut self, name: &str, of: Of, array: &Floats) -> Result<(), ExecError> {
+        if of == Of::Gradient {
+            self.waiting.remove(name);
+        }
         let held = match of {
             Of::Gradient => self.held.remove(name),
             Of::Activation => {
@@ -105,6 +121,9 @@ impl Taps {
         let is_second = |tap: &Tap| tap.keep == Keep::SecondMoment;
         if shape.len() < 2 || values.is_empty() || !own.iter().all(is_second) {
             return false;
+        }
+        if of == Of::Gradient {
+            self.waiting.remove(name);
         }
         own.into_iter().all(|tap| {
             let new = || Statistic::new(tap.keep, shape[1]);

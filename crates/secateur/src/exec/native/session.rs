@@ -284,10 +284,14 @@ impl Session for NativeSession {
         let record = self.run(&plan, input, Pass::Step)?;
         let output_gradients = loss_gradient(&self.outputs(&plan, &record)?);
         check_output_gradients(&plan, &self.outputs, &output_gradients)?;
-        let mut gradients = self.backward(&plan, &plan.step, record, &output_gradients)?;
+        let mut taps = std::mem::take(&mut self.taps);
+        taps.wait_for_gradients();
+        let found = self.backward(&plan, &plan.step, record, &output_gradients, &mut taps);
+        self.taps = taps;
+        let mut gradients = found?;
         let zeros = |shape: &[usize]| ArrayD::zeros(IxDyn(shape)).into_shared();
-        let tapped: BTreeSet<String> = self.taps.gradients().cloned().collect();
-        for name in tapped {
+        // Those that no node has made, or none that a gradient goes through.
+        for name in self.taps.take_waiting() {
             let gradient = gradients.get(&name).cloned();
             let gradient = gradient.unwrap_or_else(|| Laid::planes(zeros(plan.shape(&name))));
             look(

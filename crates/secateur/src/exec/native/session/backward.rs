@@ -1,10 +1,11 @@
 //! The backward pass, from what a forward pass left behind.
 
-use super::{NativeSession, Record, in_order};
+use super::{NativeSession, Record, in_order, look};
 use crate::exec::native::keep::{reads_input, reads_output, wanted_gradients};
 use crate::exec::native::layout::{Laid, layout_of_input};
 use crate::exec::native::node::{again, backward};
 use crate::exec::plan::{Plan, Schedule};
+use crate::exec::taps::Taps;
 use crate::exec::{ExecError, Of};
 use crate::graph::{Node, Operands};
 use crate::tensor::Floats;
@@ -19,6 +20,7 @@ impl NativeSession {
         schedule: &Schedule,
         mut record: Record,
         output_gradients: &[Floats],
+        taps: &mut Taps,
     ) -> Result<BTreeMap<String, Laid>, ExecError> {
         let mut gradients: BTreeMap<String, Laid> = BTreeMap::new();
         for (name, gradient) in self.outputs.iter().zip(output_gradients) {
@@ -31,7 +33,8 @@ impl NativeSession {
                 continue;
             }
             for (output, name) in self.fused.outputs(index, &self.graph.nodes[index]) {
-                self.backward_through(plan, index, (output, name), &mut record, &mut gradients)?;
+                let output = (output, name);
+                self.backward_through(plan, index, output, &mut record, &mut gradients, taps)?;
             }
         }
         Ok(gradients)
@@ -45,6 +48,7 @@ impl NativeSession {
         (slot, output): (usize, &String),
         record: &mut Record,
         gradients: &mut BTreeMap<String, Laid>,
+        taps: &mut Taps,
     ) -> Result<(), ExecError> {
         let node = &self.graph.nodes[index];
         // Nothing reads this value any more: its readers come later in the schedule.
@@ -55,15 +59,11 @@ impl NativeSession {
                 .for_each(|value| self.buffers.give(value.array));
             return Ok(());
         }
-        let is_kept = self.taps.look_at(output, Of::Gradient);
-        let gradient = if is_kept {
-            gradients.get(output).cloned()
-        } else {
-            gradients.remove(output)
-        };
-        let Some(gradient) = gradient else {
+        let Some(gradient) = gradients.remove(output) else {
             return Ok(());
         };
+        // All that reads the value has added to it.
+        look(taps, &self.buffers, output, Of::Gradient, &gradient)?;
         let layout = record.layouts.remove(output).unwrap_or_default();
         let value = match value {
             Some(value) if reads_output(&node.op, self.fused.clamp(index)) => {

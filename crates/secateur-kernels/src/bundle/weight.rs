@@ -1,6 +1,6 @@
-//! The gradient of the weight of a convolution. For each pair of an output and an input channel the products of
-//! all images are summed lane by lane in a register. Nothing is turned; the channels of a tile are brought together,
-//! as places are often a power of two apart, which few lines of a cache share.
+//! The gradient of the weight of a convolution of few channels. For each pair of an output and an input channel the
+//! products of all images are summed lane by lane in a register. Nothing is turned; the channels of a tile are brought
+//! together, as places are often a power of two apart, which few lines of a cache share.
 
 use super::SMALL;
 use super::block::{Block, Meeting};

@@ -65,7 +65,7 @@ pub fn add_outer_products_of_bundles(
 ) {
     let place = images * channels;
     assert!(
-        Layout::Bundles(images).fits(images) && values.len().is_multiple_of(place.max(1)),
+        Layout::Bundles(images).fits(images) && place > 0 && values.len().is_multiple_of(place),
         "{} values are no bundles of {images} images of {channels} channels",
         values.len()
     );
@@ -103,50 +103,6 @@ mod tests {
                     assert!(
                         (got - wanted).abs() < 1e-6 * scale,
                         "{rows} {columns}: {got} {wanted}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn sums_of_bundles_are_those_in_double_precision() {
-        // One register's channels and less, more than a part has, many places and one.
-        for (images, channels, places) in [
-            (8, 1, 3),
-            (8, 20, 65),
-            (16, 33, 40),
-            (32, 70, 17),
-            (8, 130, 1),
-            (32, 300, 2),
-        ] {
-            let values = values(images * channels * places);
-            let mut sums = vec![1.0; channels * channels];
-            let mut totals = vec![2.0; channels];
-            add_outer_products_of_bundles(images, channels, &values, &mut totals, &mut sums);
-            for i in 0..channels {
-                let each = values.chunks(images * channels);
-                let own = each.flat_map(|place| &place[i * images..][..images]);
-                let wanted = 2.0 + own.map(|value| f64::from(*value)).sum::<f64>();
-                assert!(
-                    (totals[i] - wanted).abs() < 1e-4,
-                    "{channels}: {} {wanted}",
-                    totals[i]
-                );
-                for j in 0..=i {
-                    let products = values.chunks(images * channels).flat_map(|place| {
-                        let of = |channel: usize| &place[channel * images..][..images];
-                        of(i)
-                            .iter()
-                            .zip(of(j))
-                            .map(|(a, b)| f64::from(*a) * f64::from(*b))
-                    });
-                    let wanted = 1.0 + products.sum::<f64>();
-                    let got = sums[i * channels + j];
-                    let scale = (images * places) as f64;
-                    assert!(
-                        (got - wanted).abs() < 1e-6 * scale,
-                        "{channels}: {got} {wanted}"
                     );
                 }
             }

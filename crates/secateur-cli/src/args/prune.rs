@@ -165,8 +165,8 @@ pub struct RoundArgs {
         value_parser = choice::of::<Removal>(REMOVALS),
         help = stated(
             "What is removed: directions of layers (`basis`), `channels`, or in each round whichever of them \
-             loses least (`double`), which also tries either alone where accuracy is the target, and takes \
-             what goes furthest",
+             loses least (`double`), which also tries either alone where accuracy or the outputs' error is a \
+             target, and takes what goes furthest",
             choice::name(&settings::defaults().prune.removes),
         )
     )]

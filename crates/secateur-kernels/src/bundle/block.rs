@@ -2,6 +2,7 @@
 
 use super::SMALL;
 use super::geometry::{Correlation, Pair};
+use super::outer::Turned;
 use crate::copy::copy;
 use std::ops::Range;
 
@@ -116,10 +117,10 @@ impl Block {
     }
 
     /// The places of the operand that stays.
-    pub(super) fn still(&self, input_is_turned: bool) -> impl Iterator<Item = usize> {
-        let (points, places) = match input_is_turned {
-            true => (self.points.clone(), &[][..]),
-            false => (0..0, &self.places[..]),
+    pub(super) fn still(&self, turned: Turned) -> impl Iterator<Item = usize> {
+        let (points, places) = match turned {
+            Turned::Input => (self.points.clone(), &[][..]),
+            Turned::Output => (0..0, &self.places[..]),
         };
         points.chain(places.iter().copied())
     }
@@ -128,12 +129,12 @@ impl Block {
     /// `places` of that of the other one, which is turned.
     pub(super) fn meet(
         &self,
-        input_is_turned: bool,
+        turned: Turned,
         places: &mut Vec<usize>,
         meetings: &mut [Vec<[usize; 2]>],
     ) {
         places.clear();
-        if input_is_turned {
+        if turned == Turned::Input {
             places.extend(&self.places);
         } else {
             places.extend(self.points.clone());
@@ -142,7 +143,7 @@ impl Block {
             meetings.clear();
             meetings.extend(own.iter().map(|meeting| {
                 let place = meeting.places[0];
-                if input_is_turned {
+                if turned == Turned::Input {
                     [self.points.start + meeting.row, place]
                 } else {
                     [self.places[place], meeting.row]

@@ -7,6 +7,8 @@ use super::{SMALL, depthwise, weight};
 use crate::conv::{ConvShape, Finish};
 use crate::tile::TileSize;
 
+/// Numbers of a gradient that sums are kept of beside it.
+const LARGEST: usize = 1 << 24;
 /// So much work for each product is more than lane by lane.
 const WASTE: usize = 2;
 
@@ -59,7 +61,9 @@ pub(crate) fn backward_weight(
         let products = correlation.outputs * correlation.channels * correlation.taps();
         // Where a bundle fills a register, and that is a small one, turning takes longer than it saves.
         let fills = bundle == SMALL && TileSize::get().width == 2 * SMALL;
-        if work < WASTE * products && !fills {
+        // Sums stand beside the gradient.
+        let is_large = dw.len() > LARGEST;
+        if work < WASTE * products && !fills && !is_large {
             outer::gradient(&correlation, turned, x, dy, dw);
         } else {
             weight::gradient(&correlation, x, dy, dw);

@@ -177,9 +177,13 @@ impl Work<'_> {
                             target: &mut *tile,
                         }
                         .run(simd, share.len(), width);
+                        let first = part.rows.start + share.start;
                         let sums = part.sums[share.start * channels..].chunks_exact_mut(channels);
-                        for (sums, tile) in sums.zip(tile.chunks_exact(width)) {
-                            let sums = &mut sums[panel.clone()];
+                        let rows = sums.zip(tile.chunks_exact(width)).enumerate();
+                        for (row, (sums, tile)) in rows {
+                            // As far as the diagonal.
+                            let end = panel.end.min(first + row + 1).max(panel.start);
+                            let sums = &mut sums[panel.start..end];
                             for (sum, product) in sums.iter_mut().zip(tile) {
                                 *sum += f64::from(*product);
                             }

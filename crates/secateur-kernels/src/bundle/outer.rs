@@ -18,7 +18,7 @@ use std::hint::black_box;
 const TURN: usize = 5;
 
 /// A tile of fewer rows takes as long: each product waits for the one before it.
-const ROWS: usize = 6;
+const LEAST_ROWS: usize = 6;
 /// Floats that are turned at once, which stay in a core's own cache.
 pub(super) const TURNED: usize = 64 << 10;
 
@@ -34,7 +34,7 @@ impl Turned {
     pub(super) fn best(c: &Correlation) -> (Self, usize) {
         let work = |rows: usize, columns: usize| {
             let lanes = TileSize::get().width / 2;
-            columns.next_multiple_of(lanes) * (c.taps() * rows.max(ROWS) + TURN)
+            columns.next_multiple_of(lanes) * (c.taps() * rows.max(LEAST_ROWS) + TURN)
         };
         let (input, output) = (work(c.outputs, c.channels), work(c.channels, c.outputs));
         if input <= output {
@@ -94,6 +94,7 @@ impl Work<'_> {
     fn sum<S: Simd, const IMAGES: usize>(self, simd: S) {
         let (c, part) = (self.c, self.part);
         part.floats.fill(0.0);
+        // Rows of one position, as if its images filled a register.
         let mut block = Block::new(c, block_size(c), IMAGES);
         // Of each operand, the channels of a place, the first one that takes part, and the places of the block.
         let (x, dy) = (
@@ -110,13 +111,13 @@ impl Work<'_> {
         let mut meetings = vec![Vec::new(); c.taps()];
         for index in part.blocks {
             block.become_next(c, index);
-            block.meet(self.turned == Turned::Input, &mut places, &mut meetings);
+            block.meet(self.turned, &mut places, &mut meetings);
             if places.is_empty() {
                 continue; // All of it is padding.
             }
             // With few images and one tap the processor looks far enough ahead by itself.
             if IMAGES > SMALL || c.taps() > 1 {
-                let still = block.still(self.turned == Turned::Input);
+                let still = block.still(self.turned);
                 touch(rows, of_place, part.rows.len(), still);
             }
             let mut targets = &mut part.floats[..];

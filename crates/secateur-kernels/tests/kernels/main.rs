@@ -4,6 +4,7 @@ mod norm;
 
 use proptest::prelude::*;
 use secateur_kernels::conv::{ConvShape, Finish, backward_data, backward_weight, forward};
+use secateur_kernels::gram::add_outer_products_of_bundles;
 use secateur_kernels::layout::{BUNDLES, Batch, to_bundles, to_planes};
 use secateur_kernels::norm::{Line, forward as normalise};
 use secateur_kernels::pool::{PoolShape, average, average_backward, max_backward, max_forward};
@@ -344,7 +345,19 @@ fn threads_do_not_change_a_bit() {
             let planes = run(Layout::Planes, None);
             let bundles = BUNDLES.map(|images| run(Layout::Bundles(images), Some(images)));
             let bundled = BUNDLES.map(|images| channel::moments(17 * 45, images, &x));
-            (planes, bundles, channel::moments(40, 36, &x), bundled)
+            let seconds = BUNDLES.map(|images| {
+                let (mut totals, mut sums) = (vec![0.0; 70], vec![0.0; 70 * 70]);
+                let values = &x[..9 * 70 * images];
+                add_outer_products_of_bundles(images, 70, values, &mut totals, &mut sums);
+                (totals, sums)
+            });
+            (
+                planes,
+                bundles,
+                channel::moments(40, 36, &x),
+                bundled,
+                seconds,
+            )
         })
     };
     let one = run(1);
@@ -388,6 +401,50 @@ fn former_calls_leave_nothing_behind() {
             }
         }
     });
+}
+
+#[test]
+fn sums_of_bundles_are_those_in_double_precision() {
+    // One register's channels and less, more than a part has, many places and one.
+    for (images, channels, places) in [
+        (8, 1, 3),
+        (8, 20, 65),
+        (16, 33, 40),
+        (32, 70, 17),
+        (8, 130, 1),
+        (32, 300, 2),
+    ] {
+        let values = numbers(images * channels * places, 5);
+        let mut sums = vec![1.0; channels * channels];
+        let mut totals = vec![2.0; channels];
+        add_outer_products_of_bundles(images, channels, &values, &mut totals, &mut sums);
+        for i in 0..channels {
+            let each = values.chunks(images * channels);
+            let own = each.flat_map(|place| &place[i * images..][..images]);
+            let wanted = 2.0 + own.map(|value| f64::from(*value)).sum::<f64>();
+            assert!(
+                (totals[i] - wanted).abs() < 1e-4,
+                "{channels}: {} {wanted}",
+                totals[i]
+            );
+            for j in 0..=i {
+                let products = values.chunks(images * channels).flat_map(|place| {
+                    let of = |channel: usize| &place[channel * images..][..images];
+                    of(i)
+                        .iter()
+                        .zip(of(j))
+                        .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                });
+                let wanted = 1.0 + products.sum::<f64>();
+                let got = sums[i * channels + j];
+                let scale = (images * places) as f64;
+                assert!(
+                    (got - wanted).abs() < 1e-6 * scale,
+                    "{channels}: {got} {wanted}"
+                );
+            }
+        }
+    }
 }
 
 /// Runs the other tests of this file again with lesser instruction sets than the best one.

@@ -32,7 +32,7 @@ pub enum Statistic {
         count: u64,
         /// The sum of `v`.
         sum: Vec<f64>,
-        /// The lower triangle of the sum of `v v^T`; see [`Statistic::second_moment`].
+        /// The lower triangle of the sum of `v v^T`; the rest is zero. See [`Statistic::second_moment`].
         lower: Array2<f64>,
     },
     /// For [`Keep::Gates`] and [`Keep::LastGates`].

@@ -104,8 +104,8 @@ impl Taps {
         Ok(())
     }
 
-    /// Adds a batch of images in bundles of so many, all of whose taps on this side keep second moments; `false`, and
-    /// nothing is added, where one keeps something else.
+    /// Adds a batch of images in bundles of so many, all of whose taps on this side keep second moments. `false` where one
+    /// keeps something else, or the batch is not of the kind that was added before: [`Taps::fold`] is for those.
     pub(super) fn fold_bundles(
         &mut self,
         name: &str,

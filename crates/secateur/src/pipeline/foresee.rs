@@ -3,6 +3,7 @@
 use super::checks::{check_labels, check_outputs, check_scores};
 use super::inspect::{inspect_graph, preprocess_text};
 use super::stages::{decompose_config, shapes, transfer_epochs};
+use super::ways::holds_quality;
 use super::{Original, PipelineError, Prepared, Removal, Settings, Target, prepare};
 use crate::cost;
 use crate::data::Split;
@@ -154,7 +155,7 @@ fn stages(settings: &Settings, epochs: u64, has_labels: bool) -> Vec<String> {
             "decompose: each prunable layer into basis, scaling factors and projection".to_owned(),
         ),
         Some(format!(
-            "prune in rounds: {}{}, then a cut of {}, {:.1} % of what remains at first{}{}",
+            "prune in rounds: {}{}, then a cut of {}, {:.1} % of what remains at first{}{}{}",
             match prune.score {
                 Score::Taylor => format!("{} training steps for scores", prune.window_steps()),
                 Score::Fisher | Score::Energy | Score::Magnitude | Score::Lamp => {
@@ -186,6 +187,11 @@ fn stages(settings: &Settings, epochs: u64, has_labels: bool) -> Vec<String> {
             match (has_labels, prune.recovery_epochs) {
                 (true, passes) => format!("; up to {passes} passes to recover"),
                 (false, _) => String::new(),
+            },
+            if prune.removes == Removal::Double && holds_quality(settings) {
+                "; then directions alone and channels alone, and the way that goes furthest is taken"
+            } else {
+                ""
             },
         )),
         has_labels.then(|| {

@@ -24,6 +24,8 @@ pub(super) struct Walk {
     /// The start and all cuts, those that were taken back, too.
     pub rounds: Vec<Round>,
     pace: Pace,
+    /// Times of the network, or of one before it, and of which round that is.
+    times: Option<(usize, Times)>,
 }
 
 impl Walk {
@@ -62,6 +64,7 @@ impl Walk {
             rounds: vec![state.round.clone()],
             state,
             pace: Pace::new(settings.step(), settings.halvings),
+            times: None,
         })
     }
 
@@ -74,14 +77,14 @@ impl Walk {
     ) -> Result<bool, PipelineError> {
         let settings = &context.settings.prune;
         let mut ranked: Option<Ranked> = None;
-        let mut times = None;
         loop {
-            if settings.wants_times() && ranked.is_none() {
-                let Round { round, size, .. } = self.state.round;
-                let (graph, former) = (&self.graph, times.as_ref());
-                times = Some(Times::of(context, graph, round, former, size.nanos)?);
+            let Round { round, size, .. } = self.state.round;
+            if settings.wants_times() && self.times.as_ref().is_none_or(|(of, _)| *of != round) {
+                let former = self.times.as_ref().map(|(_, times)| times);
+                let times = Times::of(context, &self.graph, round, former, size.nanos)?;
+                self.times = Some((round, times));
             }
-            let times = times.as_ref();
+            let times = self.times.as_ref().map(|(_, times)| times);
             let sizes = Sizes::of(context, &self.graph, times)?;
             if sizes.hold() {
                 return Ok(true);

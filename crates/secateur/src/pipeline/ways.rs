@@ -1,6 +1,6 @@
 //! The ways to a network that keeps its quality: double pruning takes in each round what loses least, which is no promise
-//! for the end. So directions alone, and channels alone, are tried as well, each from where the rounds first took the
-//! other, and the way that went furthest is taken.
+//! for the end. So directions alone are tried as well, from where the rounds first took channels, and channels alone,
+//! from the start, and the way that went furthest is taken.
 
 use super::choose::in_unit;
 use super::rounds::Context;
@@ -12,30 +12,30 @@ use crate::report::{CutKind, Way};
 /// that were tried.
 pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<(Walk, Vec<Way>), PipelineError> {
     let removes = context.settings.prune.removes;
-    let mut walk = Walk::start(context)?;
+    let start = Walk::start(context)?;
+    let mut walk = start.clone();
     if removes != Removal::Double || !holds_quality(context.settings) {
         walk.go_on(context, &mut |_, _| ())?;
         return Ok((walk, Vec::new()));
     }
-    // Where a cut was not one of those.
-    let mut forks = [(Removal::Basis, None), (Removal::Channels, None)];
-    let is_small_enough = walk.go_on(context, &mut |kind, before| {
-        for (alone, fork) in &mut forks {
-            if !takes(*alone, kind) && fork.is_none() {
-                *fork = Some(before.clone());
-            }
+    // The rounds are those of directions alone until they take channels.
+    let mut fork = None;
+    let is_small = walk.go_on(context, &mut |kind, before| {
+        if kind == CutKind::Channels && fork.is_none() {
+            fork = Some(before.clone());
         }
     })?;
-    if is_small_enough {
+    if is_small {
         return Ok((walk, Vec::new()));
     }
-    let mut ends = vec![(removes, walk)];
-    for (alone, fork) in forks {
-        let Some(mut walk) = fork else {
-            continue; // The rounds took nothing else: it is the same way.
+    let mut ends = vec![(removes, walk, is_small)];
+    // Rounds of channels have fits and steps of their own.
+    let alone = [(Removal::Basis, fork), (Removal::Channels, Some(start))];
+    for (alone, from) in alone {
+        let Some(mut walk) = from else {
+            continue; // It is the same way.
         };
-        let first = walk.rounds.len();
-        let name = name(alone);
+        let (name, first) = (name(alone), walk.rounds.len());
         context.progress.note(&format!(
             "{name} alone, from round {first} on: which way leads furthest, only its end tells"
         ));
@@ -46,35 +46,35 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<(Walk, Vec<Way>),
             run: &context.run.branch(name),
             ..context.clone()
         };
-        walk.go_on(&context, &mut |_, _| ())?;
-        ends.push((alone, walk));
+        let is_small = walk.go_on(&context, &mut |_, _| ())?;
+        ends.push((alone, walk, is_small));
     }
     let per = context.settings.prune.per();
-    let size = |way: &usize| {
-        ends.get(*way)
-            .map(|end| in_unit(per, end.1.state.round.size))
+    // Where targets on size are reached, and then the smallest; of equal ones the first.
+    let order = |at: &usize| {
+        let end = ends.get(*at);
+        end.map(|(_, walk, is_small)| (!is_small, in_unit(per, walk.state.round.size)))
     };
-    // Of equal ones the first.
-    let taken = (0..ends.len()).min_by_key(size).unwrap_or_default();
-    let ways = ends.iter().enumerate().map(|(at, (removes, walk))| Way {
+    let taken = (0..ends.len()).min_by_key(order).unwrap_or_default();
+    let ways = ends.iter().enumerate().map(|(at, (removes, walk, _))| Way {
         removes: name(*removes).to_owned(),
         end: walk.state.round.clone(),
         taken: at == taken,
     });
     let ways = ways.collect();
-    let (removes, walk) = ends.swap_remove(taken);
+    let (removes, walk, _) = ends.swap_remove(taken);
     if removes != Removal::Double {
         let name = name(removes);
         context
             .progress
-            .note(&format!("{name} alone lead furthest, and are taken"));
+            .note(&format!("{name} alone leads furthest, and is taken"));
     }
     walk.write_history(context)?;
     Ok((walk, ways))
 }
 
 /// Whether a target says what the network must still do, so that sizes are what is found.
-fn holds_quality(settings: &Settings) -> bool {
+pub(super) fn holds_quality(settings: &Settings) -> bool {
     let of_quality = |target: &Target| match target {
         Target::AccDrop(_) | Target::OutputError(_) => true,
         Target::Params(_) | Target::Macs(_) | Target::Size(_) | Target::Latency(_) => false,
@@ -82,18 +82,11 @@ fn holds_quality(settings: &Settings) -> bool {
     settings.prune.targets.iter().any(of_quality)
 }
 
-fn takes(removes: Removal, kind: CutKind) -> bool {
-    match removes {
-        Removal::Basis => kind != CutKind::Channels,
-        Removal::Channels => kind == CutKind::Channels,
-        Removal::Double => true,
-    }
-}
-
+/// As the settings name it.
 fn name(removes: Removal) -> &'static str {
     match removes {
-        Removal::Basis => "directions",
+        Removal::Basis => "basis",
         Removal::Channels => "channels",
-        Removal::Double => "both",
+        Removal::Double => "double",
     }
 }

@@ -140,7 +140,7 @@ pub struct Round {
 /// A way that was tried to a small network, and where it ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Way {
-    /// `directions` or `channels` alone, or `both`: in each round whichever lost less.
+    /// As `--remove` names it: `basis` or `channels` alone, or `double`, in each round whichever lost less.
     pub removes: String,
     /// The last round that was kept.
     pub end: Round,

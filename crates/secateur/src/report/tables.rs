@@ -187,7 +187,7 @@ impl CompressReport {
         };
         let columns = [
             "removed",
-            "#rounds",
+            "#last round kept",
             "#parameters",
             "#MACs",
             quality,

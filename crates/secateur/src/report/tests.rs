@@ -165,6 +165,22 @@ fn the_chart_shows_every_round_and_needs_two() {
 }
 
 #[test]
+fn ways_have_a_table_where_there_were_several() {
+    let mut report = report();
+    assert!(!report.to_markdown().contains("## Ways"));
+    let way = |removes: &str, end: usize, taken| Way {
+        removes: removes.to_owned(),
+        end: report.rounds[end].clone(),
+        taken,
+    };
+    report.ways = vec![way("double", 0, false), way("channels", 1, true)];
+    let text = report.to_markdown();
+    let row = text.lines().find(|line| line.contains("channels"));
+    assert!(row.is_some_and(|row| row.contains("taken")), "{text}");
+    assert!(text.contains("Ways"));
+}
+
+#[test]
 fn a_missed_target_is_named_with_both_numbers() {
     let mut report = report();
     assert_eq!(report.missed(), None);

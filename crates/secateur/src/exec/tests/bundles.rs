@@ -131,6 +131,8 @@ fn network(images: usize) -> Graph {
 fn whole_bundles_give_what_the_other_engine_gives() {
     let taps = [
         (Of::Activation, "a.relu", Keep::SecondMoment),
+        (Of::Gradient, "a.relu", Keep::SecondMoment),
+        (Of::Gradient, "input", Keep::SecondMoment),
         (Of::Activation, "input", Keep::Moments),
         (Of::Gradient, "b.scaled", Keep::Moments),
         (Of::Gradient, "d.conv", Keep::Gates),

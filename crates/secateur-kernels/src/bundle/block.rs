@@ -2,7 +2,7 @@
 
 use super::SMALL;
 use super::geometry::{Correlation, Pair};
-use super::outer::Turned;
+use super::weight::Turned;
 use crate::copy::copy;
 use std::ops::Range;
 

@@ -2,15 +2,8 @@
 
 use super::correlate::{Kernel, correlate};
 use super::geometry::Correlation;
-use super::outer::{self, Turned};
-use super::{SMALL, depthwise, weight};
+use super::{depthwise, weight};
 use crate::conv::{ConvShape, Finish};
-use crate::tile::TileSize;
-
-/// Numbers of a gradient that sums are kept of beside it.
-const LARGEST: usize = 1 << 24;
-/// So much work for each product is more than lane by lane.
-const WASTE: usize = 2;
 
 /// `y = w * x`, finished.
 pub(crate) fn forward(
@@ -57,16 +50,6 @@ pub(crate) fn backward_weight(
     if shape.group() == [1, 1] {
         depthwise::gradient(&correlation, x, dy, dw);
     } else {
-        let (turned, work) = Turned::best(&correlation);
-        let products = correlation.outputs * correlation.channels * correlation.taps();
-        // Where a bundle fills a register, and that is a small one, turning takes longer than it saves.
-        let fills = bundle == SMALL && TileSize::get().width == 2 * SMALL;
-        // Sums stand beside the gradient.
-        let is_large = dw.len() > LARGEST;
-        if work < WASTE * products && !fills && !is_large {
-            outer::gradient(&correlation, turned, x, dy, dw);
-        } else {
-            weight::gradient(&correlation, x, dy, dw);
-        }
+        weight::gradient(&correlation, x, dy, dw);
     }
 }

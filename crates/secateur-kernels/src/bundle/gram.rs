@@ -1,11 +1,10 @@
 //! Sums of outer products of the channels of every image and place with themselves: second moments.
 
-use super::outer::{Outer, TURNED};
+use super::outer::{Columns, Outer};
 use crate::conv::geometry::{ranges, shares};
 use crate::level;
 use crate::scratch::{Scratch, with_scratch};
 use crate::tile::{InRegisters, TileSize};
-use crate::transpose::turn_images;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -135,51 +134,40 @@ impl Work<'_> {
         let shares: Vec<Range<usize>> = shares(part.rows.len(), size.rows).collect();
         // The lower triangle has no columns beyond the last row.
         let panels: Vec<Range<usize>> = ranges(part.rows.end, size.width).collect();
+        let columns = Columns {
+            values: self.values,
+            of_place: channels,
+            first: 0,
+            panels: &panels,
+        };
         let tile = self.scratch.sums.floats(size.rows * size.width);
         let lanes = self.scratch.planes.floats(part.rows.len() * IMAGES);
         for block in part.blocks {
             let places: Vec<usize> = block.clone().collect();
             let meetings: Vec<[usize; 2]> = block.clone().zip(0..).map(|(a, b)| [a, b]).collect();
             total(rows, channels, block.clone(), lanes, part.totals);
-            let register = places.len() * IMAGES * S::F32_LANES;
-            let at_once = (TURNED / (register * size.width / S::F32_LANES)).max(1);
-            for panels in panels.chunks(at_once) {
-                let (Some(first), Some(last)) = (panels.first(), panels.last()) else {
-                    continue;
-                };
-                let columns = last.end - first.start;
-                let width = (columns - 1) / size.width * size.width + size.width_for(last.len());
-                let turned = self.scratch.a.floats(width / S::F32_LANES * register);
-                turn_images::<IMAGES>(
-                    self.values,
-                    channels,
-                    first.start,
-                    columns,
-                    &places,
-                    S::F32_LANES,
-                    turned,
-                );
-                for panel in panels {
-                    let width = size.width_for(panel.len());
-                    let turned = &turned[(panel.start - first.start) / S::F32_LANES * register..];
+            columns.each::<S, IMAGES>(
+                &places,
+                &mut self.scratch.a,
+                #[inline(always)]
+                |panel, turned| {
                     for share in &shares {
-                        if part.rows.start + share.end <= panel.start {
+                        let first = part.rows.start + share.start;
+                        if first + share.len() <= panel.start {
                             continue; // Above the diagonal.
                         }
-                        let tile = &mut tile[..share.len() * width];
+                        let tile = &mut tile[..share.len() * turned.width];
                         tile.fill(0.0);
                         Outer {
                             rows: &rows[share.start..],
                             of_place: channels,
                             columns: turned,
-                            register,
                             meetings: &meetings,
                             target: &mut *tile,
                         }
-                        .run(simd, share.len(), width);
-                        let first = part.rows.start + share.start;
+                        .run(simd, share.len(), turned.width);
                         let sums = part.sums[share.start * channels..].chunks_exact_mut(channels);
-                        let rows = sums.zip(tile.chunks_exact(width)).enumerate();
+                        let rows = sums.zip(tile.chunks_exact(turned.width)).enumerate();
                         for (row, (sums, tile)) in rows {
                             // As far as the diagonal.
                             let end = panel.end.min(first + row + 1).max(panel.start);
@@ -189,8 +177,8 @@ impl Work<'_> {
                             }
                         }
                     }
-                }
-            }
+                },
+            );
         }
     }
 }

@@ -10,7 +10,6 @@ mod joined;
 mod outer;
 pub(crate) mod pool;
 mod product;
-mod sums;
 mod weight;
 
 /// Images of the bundles that do not fill a register of every instruction set, let alone a row of sums: those of

@@ -2,9 +2,9 @@
 //! products of all images are summed lane by lane in a register. Nothing is turned; the channels of a tile are brought
 //! together, as places are often a power of two apart, which few lines of a cache share.
 
-use super::SMALL;
-use super::block::{Block, Meeting};
-use super::geometry::Correlation;
+use crate::bundle::SMALL;
+use crate::bundle::block::{Block, Meeting};
+use crate::bundle::geometry::Correlation;
 use crate::conv::geometry::{ranges, shares};
 use crate::elementwise;
 use crate::level;

@@ -1,8 +1,8 @@
 //! The sums from which the gradient of a weight is put together.
 
-use super::block::Block;
-use super::geometry::Correlation;
-use super::outer::Turned;
+use super::tiles::Turned;
+use crate::bundle::block::Block;
+use crate::bundle::geometry::Correlation;
 use crate::conv::geometry::{ranges, shares};
 use crate::elementwise;
 use crate::tile::TileSize;

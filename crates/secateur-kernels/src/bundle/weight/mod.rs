@@ -1,0 +1,29 @@
+//! The gradient of the weight of a convolution.
+
+mod lanes;
+mod sums;
+mod tiles;
+
+pub(super) use self::tiles::Turned;
+
+use super::SMALL;
+use super::geometry::Correlation;
+use crate::tile::TileSize;
+
+/// So much work for each product is more than lane by lane.
+const WASTE: usize = 2;
+/// Numbers of a gradient that sums are kept of beside it.
+const LARGEST: usize = 1 << 24;
+
+/// Writes all of `dw`, `[output, channel, tap]`, for a correlation from the input to the output.
+pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let (turned, work) = Turned::best(correlation);
+    let products = correlation.outputs * correlation.channels * correlation.taps();
+    // Where a bundle fills a register, and that is a small one, turning takes longer than it saves.
+    let fills = correlation.images == SMALL && TileSize::get().width == 2 * SMALL;
+    if work < WASTE * products && !fills && dw.len() <= LARGEST {
+        tiles::gradient(correlation, turned, x, dy, dw);
+    } else {
+        lanes::gradient(correlation, x, dy, dw);
+    }
+}

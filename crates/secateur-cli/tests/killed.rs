@@ -54,6 +54,19 @@ const DOUBLE: [&str; 7] = [
     "params=30%",
 ];
 
+/// Both kinds of cuts, and each alone, until accuracy stops them.
+const WAYS: [&str; 9] = [
+    "--double",
+    "--epochs",
+    "2",
+    "--finetune-epochs",
+    "1",
+    "--halvings",
+    "0",
+    "--step",
+    "0.5",
+];
+
 fn arguments<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&COMMON[..], more].concat()
 }
@@ -184,6 +197,23 @@ fn a_run_killed_in_any_stage_ends_with_the_same_bytes() {
     }
     // The last moments may come too late for a kill; all others must not.
     assert!(killed + 1 >= moments.len(), "{killed} of {}", moments.len());
+}
+
+#[test]
+fn a_run_killed_in_a_way_that_is_tried_alone_ends_with_the_same_bytes() {
+    let straight = Straight::run(&WAYS);
+    for file in [
+        "checkpoints/channels-round-01.json",
+        "checkpoints/channels-round-02.onnx",
+    ] {
+        let place = straight.place();
+        let child = start_until(&place, &WAYS, file);
+        let Some(child) = child else {
+            panic!("the run ended before `{file}` was there");
+        };
+        kill(child);
+        straight.resume_and_compare(&place, &WAYS, file);
+    }
 }
 
 /// Kills at random moments, one and two threads in turns. `SECATEUR_KILLS` says how many kills.

@@ -2,7 +2,6 @@
 
 use super::SMALL;
 use super::geometry::{Correlation, Pair};
-use super::weight::Turned;
 use crate::copy::copy;
 use std::ops::Range;
 
@@ -10,6 +9,13 @@ use std::ops::Range;
 const JOINED: usize = 2;
 /// As many channels of padding as are copied at a time.
 const PADDING: [[f32; SMALL]; 8] = [[0.0; SMALL]; 8];
+
+/// Which operand is turned, so that its channels stand side by side in registers; the other one stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turned {
+    Input,
+    Output,
+}
 
 /// A row of the block, and the places that its positions read at some tap.
 #[derive(Clone, Copy, Debug)]

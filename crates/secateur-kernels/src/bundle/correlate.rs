@@ -116,9 +116,9 @@ fn pack(correlation: &Correlation, panels: &[Panel], kernel: Kernel<'_>, packed:
                 let own = panel.outputs.start * n_taps..panel.outputs.end * n_taps;
                 let w = w.chunks_exact(of_channel).map(|w| &w[own.clone()]);
                 match n_taps {
-                    1 => pack_backward::<1>(w, channels, &taps, part),
-                    9 => pack_backward::<9>(w, channels, &taps, part),
-                    _ => pack_any_backward(w, channels, &taps, part),
+                    1 => pack_backward(w, channels, 1, &taps, part),
+                    9 => pack_backward(w, channels, 9, &taps, part),
+                    n => pack_backward(w, channels, n, &taps, part),
                 }
             }
         }
@@ -156,40 +156,23 @@ fn pack_forward(w: &[f32], rows: usize, channels: usize, used: &[bool], part: &m
     });
 }
 
-/// Weights `[output][tap]` of each channel become `[tap][channel][output]`, those of taps in use.
-fn pack_backward<'w, const TAPS: usize>(
+/// Weights `[output][tap]` of each channel become `[tap][channel][output]`, those of taps in use. For a constant number
+/// of taps it is compiled by itself, which is faster.
+#[inline(always)]
+fn pack_backward<'w>(
     w: impl Iterator<Item = &'w [f32]>,
     channels: usize,
+    taps: usize,
     used: &[bool],
     part: &mut [f32],
 ) {
-    for (channel, w) in w.enumerate() {
-        let (w, _) = w.as_chunks::<TAPS>();
-        let parts = part.chunks_exact_mut(channels * w.len()).take(TAPS);
-        for (tap, part) in parts.enumerate().filter(|(tap, _)| used[*tap]) {
-            let part = part[channel * w.len()..][..w.len()].iter_mut();
-            for (part, w) in part.zip(w) {
-                *part = w[tap];
-            }
-        }
-    }
-}
-
-/// The same for any number of taps.
-fn pack_any_backward<'w>(
-    w: impl Iterator<Item = &'w [f32]>,
-    channels: usize,
-    used: &[bool],
-    part: &mut [f32],
-) {
-    let taps = used.len();
     for (channel, w) in w.enumerate() {
         let rows = w.len() / taps;
-        let parts = part.chunks_exact_mut(channels * rows).enumerate();
-        for (tap, part) in parts.filter(|(tap, _)| used[*tap]) {
+        let parts = part.chunks_exact_mut(channels * rows).take(taps);
+        for (tap, part) in parts.enumerate().filter(|(tap, _)| used[*tap]) {
             let part = part[channel * rows..][..rows].iter_mut();
-            for (part, w) in part.zip(w[tap..].iter().step_by(taps)) {
-                *part = *w;
+            for (part, w) in part.zip(w.chunks_exact(taps)) {
+                *part = w[tap];
             }
         }
     }

@@ -28,9 +28,12 @@ impl Taps {
 
     /// Whether a tap looks at this side of a value.
     pub(super) fn look_at(&self, name: &str, of: Of) -> bool {
-        self.taps
-            .iter()
-            .any(|tap| tap.value == name && (tap.of == of || tap.keep.is_gates()))
+        self.that_look_at(name, of).next().is_some()
+    }
+
+    fn that_look_at<'t>(&'t self, name: &'t str, of: Of) -> impl Iterator<Item = &'t Tap> {
+        let looks = move |tap: &&Tap| tap.value == name && (tap.of == of || tap.keep.is_gates());
+        self.taps.iter().filter(looks)
     }
 
     /// The values whose gradient is looked at.
@@ -44,6 +47,11 @@ impl Taps {
         self.waiting = self.gradients().cloned().collect();
     }
 
+    /// That of a value has come.
+    pub(super) fn gradient_has_come(&mut self, name: &str) {
+        self.waiting.remove(name);
+    }
+
     /// Those that have not.
     pub(super) fn take_waiting(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.waiting)
@@ -51,9 +59,6 @@ impl Taps {
 
     /// Adds a batch to the statistics of every tap on this side of a value.
     pub(super) fn fold(&mut self, name: &str, of: Of, array: &Floats) -> Result<(), ExecError> {
-        if of == Of::Gradient {
-            self.waiting.remove(name);
-        }
         let held = match of {
             Of::Gradient => self.held.remove(name),
             Of::Activation => {
@@ -113,17 +118,13 @@ impl Taps {
         array: &Floats,
         bundle: usize,
     ) -> bool {
-        let looks = |tap: &&Tap| tap.value == name && (tap.of == of || tap.keep.is_gates());
-        let own: Vec<Tap> = self.taps.iter().filter(looks).cloned().collect();
+        let own: Vec<Tap> = self.that_look_at(name, of).cloned().collect();
         let (shape, Some(values)) = (array.shape(), array.as_slice()) else {
             return false;
         };
         let is_second = |tap: &Tap| tap.keep == Keep::SecondMoment;
         if shape.len() < 2 || values.is_empty() || !own.iter().all(is_second) {
             return false;
-        }
-        if of == Of::Gradient {
-            self.waiting.remove(name);
         }
         own.into_iter().all(|tap| {
             let new = || Statistic::new(tap.keep, shape[1]);

@@ -3,7 +3,6 @@
 use super::checks::{check_labels, check_outputs, check_scores};
 use super::inspect::{inspect_graph, preprocess_text};
 use super::stages::{decompose_config, shapes, transfer_epochs};
-use super::ways::holds_quality;
 use super::{Original, PipelineError, Prepared, Removal, Settings, Target, prepare};
 use crate::cost;
 use crate::data::Split;
@@ -188,7 +187,7 @@ fn stages(settings: &Settings, epochs: u64, has_labels: bool) -> Vec<String> {
                 (true, passes) => format!("; up to {passes} passes to recover"),
                 (false, _) => String::new(),
             },
-            if prune.removes == Removal::Double && holds_quality(settings) {
+            if prune.removes == Removal::Double && prune.has_quality_target() {
                 "; then directions alone and channels alone, and the way that goes furthest is taken"
             } else {
                 ""

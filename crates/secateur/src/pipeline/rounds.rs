@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::prune::PruningPlan;
 use crate::prune::channels::ChannelPlan;
 use crate::report::{CutKind, Round};
-use crate::train::{AccuracyDrop, EngineAccuracy, FitSummary, Teacher, steps_per_epoch};
+use crate::train::{EngineAccuracy, FitSummary, Teacher, steps_per_epoch};
 use crate::verify::Runtime;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -140,21 +140,11 @@ pub(super) fn train_cut(
 ) -> Result<(Graph, RoundState), PipelineError> {
     let settings = context.settings;
     let source = source(context.prepared, settings);
-    let round = Round {
-        round: number,
-        kind: Some(cut.kind),
-        step: cut.share,
-        size: Size {
-            nanos: cut.nanos,
-            ..exported_size(&cut.graph, context.prepared, None)?
-        },
-        val_top1_cut: 0.0,
-        val_top1: 0.0,
-        drop: AccuracyDrop::default(),
-        output_error: None,
-        recovered: false,
-        accepted: true,
+    let size = Size {
+        nanos: cut.nanos,
+        ..exported_size(&cut.graph, context.prepared, None)?
     };
+    let round = Round::unjudged(number, Some(cut.kind), cut.share, size);
     let (graph, mut state) = window(context, &cut.graph, round, cut.plan)?;
     state.channels.extend(cut.channels);
     let can_train = settings.prune.recovery_epochs > 0 && context.task.classes().is_ok();

@@ -233,6 +233,15 @@ impl PruneSettings {
         })
     }
 
+    /// Whether a target says what the network must still do, so that sizes are what is found.
+    pub(super) fn has_quality_target(&self) -> bool {
+        let is_quality = |target: &Target| match target {
+            Target::AccDrop(_) | Target::OutputError(_) => true,
+            Target::Params(_) | Target::Macs(_) | Target::Size(_) | Target::Latency(_) => false,
+        };
+        self.targets.iter().any(is_quality)
+    }
+
     fn has_latency_target(&self) -> bool {
         let is_latency = |target: &Target| matches!(target, Target::Latency(_));
         self.targets.iter().any(is_latency)

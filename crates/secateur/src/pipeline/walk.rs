@@ -13,7 +13,6 @@ use crate::graph::{Graph, Size};
 use crate::prune::channels::ChannelPlan;
 use crate::prune::{PLAN_VERSION, Per, PruningPlan};
 use crate::report::{CutKind, Round};
-use crate::train::AccuracyDrop;
 use std::collections::BTreeMap;
 
 /// A network between two cuts, and how it came there.
@@ -33,24 +32,14 @@ impl Walk {
     pub fn start(context: &Context<'_>) -> Result<Self, PipelineError> {
         let (decomposed, settings) = (context.uncut, &context.settings.prune);
         let (graph, state) = context.run.stage("round-00", context.model, || {
-            let start = Round {
-                round: 0,
-                kind: None,
-                step: 0.0,
-                size: Size {
-                    nanos: match settings.wants_times() {
-                        true => whole(context, decomposed)?,
-                        false => 0,
-                    },
-                    ..exported_size(decomposed, context.prepared, None)?
+            let size = Size {
+                nanos: match settings.wants_times() {
+                    true => whole(context, decomposed)?,
+                    false => 0,
                 },
-                val_top1_cut: 0.0,
-                val_top1: 0.0,
-                drop: AccuracyDrop::default(),
-                output_error: None,
-                recovered: false,
-                accepted: true,
+                ..exported_size(decomposed, context.prepared, None)?
             };
+            let start = Round::unjudged(0, None, 0.0, size);
             let plan = PruningPlan {
                 version: PLAN_VERSION,
                 basis: settings.basis,

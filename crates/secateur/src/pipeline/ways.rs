@@ -5,7 +5,7 @@
 use super::choose::in_unit;
 use super::rounds::Context;
 use super::walk::Walk;
-use super::{PipelineError, Removal, Settings, Target};
+use super::{PipelineError, Removal};
 use crate::report::{CutKind, Way};
 
 /// Prunes until the targets are reached, or another cut would break one: the way that was taken, and the ends of all
@@ -14,7 +14,7 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<(Walk, Vec<Way>),
     let removes = context.settings.prune.removes;
     let start = Walk::start(context)?;
     let mut walk = start.clone();
-    if removes != Removal::Double || !holds_quality(context.settings) {
+    if removes != Removal::Double || !context.settings.prune.has_quality_target() {
         walk.go_on(context, &mut |_, _| ())?;
         return Ok((walk, Vec::new()));
     }
@@ -71,15 +71,6 @@ pub(super) fn prune_in_rounds(context: &Context<'_>) -> Result<(Walk, Vec<Way>),
     }
     walk.write_history(context)?;
     Ok((walk, ways))
-}
-
-/// Whether a target says what the network must still do, so that sizes are what is found.
-pub(super) fn holds_quality(settings: &Settings) -> bool {
-    let of_quality = |target: &Target| match target {
-        Target::AccDrop(_) | Target::OutputError(_) => true,
-        Target::Params(_) | Target::Macs(_) | Target::Size(_) | Target::Latency(_) => false,
-    };
-    settings.prune.targets.iter().any(of_quality)
 }
 
 /// As the settings name it.

@@ -137,6 +137,25 @@ pub struct Round {
     pub accepted: bool,
 }
 
+impl Round {
+    /// A round of which nothing but the size is known: it is still to be judged.
+    #[must_use]
+    pub fn unjudged(round: usize, kind: Option<CutKind>, step: f64, size: Size) -> Self {
+        Self {
+            round,
+            kind,
+            step,
+            size,
+            val_top1_cut: 0.0,
+            val_top1: 0.0,
+            drop: AccuracyDrop::default(),
+            output_error: None,
+            recovered: false,
+            accepted: true,
+        }
+    }
+}
+
 /// A way that was tried to a small network, and where it ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Way {

@@ -4,8 +4,6 @@ mod lanes;
 mod sums;
 mod tiles;
 
-pub(super) use self::tiles::Turned;
-
 use super::SMALL;
 use super::geometry::Correlation;
 use crate::tile::TileSize;
@@ -17,7 +15,7 @@ const LARGEST: usize = 1 << 24;
 
 /// Writes all of `dw`, `[output, channel, tap]`, for a correlation from the input to the output.
 pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let (turned, work) = Turned::best(correlation);
+    let (turned, work) = tiles::best(correlation);
     let products = correlation.outputs * correlation.channels * correlation.taps();
     // Where a bundle fills a register, and that is a small one, turning takes longer than it saves.
     let fills = correlation.images == SMALL && TileSize::get().width == 2 * SMALL;

@@ -1,7 +1,6 @@
 //! The sums from which the gradient of a weight is put together.
 
-use super::tiles::Turned;
-use crate::bundle::block::Block;
+use crate::bundle::block::{Block, Turned};
 use crate::bundle::geometry::Correlation;
 use crate::conv::geometry::{ranges, shares};
 use crate::elementwise;

@@ -2,7 +2,7 @@
 
 use super::sums::{Part, Sums, block_size};
 use crate::bundle::SMALL;
-use crate::bundle::block::Block;
+use crate::bundle::block::{Block, Turned};
 use crate::bundle::geometry::Correlation;
 use crate::bundle::outer::{Columns, Outer};
 use crate::level;
@@ -18,26 +18,17 @@ const TURN: usize = 5;
 /// A tile of fewer rows takes as long: each product waits for the one before it.
 const LEAST_ROWS: usize = 6;
 
-/// The operand that is turned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::bundle) enum Turned {
-    Input,
-    Output,
-}
-
-impl Turned {
-    /// The one that takes less work, and that work: products in all lanes of registers, used or not.
-    pub(super) fn best(c: &Correlation) -> (Self, usize) {
-        let work = |rows: usize, columns: usize| {
-            let lanes = TileSize::get().width / 2;
-            columns.next_multiple_of(lanes) * (c.taps() * rows.max(LEAST_ROWS) + TURN)
-        };
-        let (input, output) = (work(c.outputs, c.channels), work(c.channels, c.outputs));
-        if input <= output {
-            (Self::Input, input)
-        } else {
-            (Self::Output, output)
-        }
+/// The operand whose turning takes less work, and that work: products in all lanes of registers, used or not.
+pub(super) fn best(c: &Correlation) -> (Turned, usize) {
+    let work = |rows: usize, columns: usize| {
+        let lanes = TileSize::get().width / 2;
+        columns.next_multiple_of(lanes) * (c.taps() * rows.max(LEAST_ROWS) + TURN)
+    };
+    let (input, output) = (work(c.outputs, c.channels), work(c.channels, c.outputs));
+    if input <= output {
+        (Turned::Input, input)
+    } else {
+        (Turned::Output, output)
     }
 }
 

@@ -245,6 +245,9 @@ fn look(
     value: &Laid,
 ) -> Result<(), ExecError> {
     if taps.look_at(name, of) {
+        if of == Of::Gradient {
+            taps.gradient_has_come(name);
+        }
         if let Layout::Bundles(bundle) = value.layout
             && taps.fold_bundles(name, of, &value.array, bundle)
         {

@@ -1,6 +1,7 @@
 //! What is kept in memory, and how much.
 
 use super::super::pixels::View;
+use super::super::store::Source;
 use super::*;
 
 /// Ten images of 4x6 in colour, all samples of image `i` being `i * 20`.

@@ -1,5 +1,6 @@
 //! From protobuf to a graph.
 
+use super::constant;
 use super::error::{OnnxError, UnsupportedOperators};
 use super::operator::{self, Context};
 use super::origin::{File, Origin, Signature, Source};
@@ -58,7 +59,7 @@ pub(super) fn model(mut proto: ModelProto, folder: Option<&Path>) -> Result<Mode
         if entry.op == "Constant" {
             let op_type = node.op_type().to_owned();
             let (value, encoding) =
-                operator::constant(node, entry, opset, &mut store).map_err(|problem| {
+                constant::constant(node, entry, opset, &mut store).map_err(|problem| {
                     OnnxError::Node {
                         node: name.clone(),
                         op: op_type,

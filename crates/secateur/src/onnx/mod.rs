@@ -18,6 +18,7 @@
 //! that no change can have reached.
 
 mod attributes;
+mod constant;
 mod error;
 mod export;
 mod import;
@@ -32,6 +33,7 @@ mod table;
 mod tensor;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 pub use error::{OnnxError, UnsupportedOperators};
 pub use origin::Origin;

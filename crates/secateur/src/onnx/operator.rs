@@ -4,16 +4,17 @@
 //! of operators, so that an unknown one never reaches this place.
 
 use super::attributes::Attributes;
+use super::constant::fill_value;
 use super::interpolation;
 use super::proto::NodeProto;
 use super::table::{self, Entry};
-use super::tensor::{self, Encoding, Store};
+use super::tensor;
+use super::windows::{convolution, pool, positive, transposed_convolution};
 use crate::graph::{
-    Activation, Arithmetic, AutoPad, ConvAttrs, ConvTransposeAttrs, DepthOrder, GeluForm, Op,
-    PadMode, PoolAttrs, Reduction, SliceBounds, SoftmaxAxis, SpatialPads, Variadic,
+    Activation, Arithmetic, DepthOrder, GeluForm, Op, PadMode, Reduction, SliceBounds, SoftmaxAxis,
+    Variadic,
 };
-use crate::tensor::{Floats, Tensor};
-use ndarray::{ArcArray, IxDyn};
+use crate::tensor::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a node is read against.
@@ -356,195 +357,6 @@ pub(super) fn entry_of(node: &NodeProto, opset: i64) -> Option<&'static Entry> {
     let entry =
         table::entry(node.op_type()).filter(|entry| default_domain && entry.exists_in(opset))?;
     node.overload().is_empty().then_some(entry)
-}
-
-/// The tensor that a `Constant` node makes.
-pub(super) fn constant(
-    node: &mut NodeProto,
-    entry: &Entry,
-    opset: i64,
-    store: &mut Store<'_>,
-) -> Result<(Tensor, Encoding), String> {
-    for attribute in &node.attribute {
-        match attribute.name() {
-            "sparse_value" => {
-                return Err(
-                    "holds a sparse tensor, which is not supported; store it densely".into(),
-                );
-            }
-            "value_string" | "value_strings" => {
-                return Err("holds text, which is not supported".into());
-            }
-            _ => {}
-        }
-    }
-    let attributes = Attributes::of(node, entry, opset)?;
-    let forms = node.attribute.len();
-    if forms != 1 {
-        return Err(format!("holds {forms} values, wanted one"));
-    }
-    fn array<T: Clone>(shape: &[usize], values: &[T]) -> Result<ArcArray<T, IxDyn>, String> {
-        ArcArray::from_shape_vec(IxDyn(shape), values.to_vec()).map_err(|error| error.to_string())
-    }
-    if let Some(value) = attributes.float("value_float")? {
-        return Ok((Tensor::F32(array(&[], &[value])?), Encoding::Typed));
-    }
-    if let Some(values) = attributes.floats("value_floats")? {
-        return Ok((
-            Tensor::F32(array(&[values.len()], values)?),
-            Encoding::Typed,
-        ));
-    }
-    if let Some(value) = attributes.int("value_int")? {
-        return Ok((Tensor::I64(array(&[], &[value])?), Encoding::Typed));
-    }
-    if let Some(values) = attributes.ints("value_ints")? {
-        return Ok((
-            Tensor::I64(array(&[values.len()], values)?),
-            Encoding::Typed,
-        ));
-    }
-    attributes.tensor("value")?;
-    let value = node.attribute.first_mut().and_then(|a| a.t.as_mut());
-    let value = value.ok_or("holds no value")?;
-    store.take(value)
-}
-
-/// The element that a `ConstantOfShape` node fills with.
-fn fill_value(a: &Attributes<'_>) -> Result<Tensor, String> {
-    let value = match a.tensor("value")? {
-        // The schema's default: one f32 zero.
-        None => Tensor::F32(Floats::zeros(IxDyn(&[1]))),
-        Some(value) => Store::new(None).take(&mut value.clone())?.0,
-    };
-    match value.len() {
-        1 => Ok(value),
-        other => Err(format!(
-            "attribute `value` has {other} elements, wanted one"
-        )),
-    }
-}
-
-fn transposed_convolution(
-    a: &Attributes<'_>,
-    weight: Option<&Tensor>,
-) -> Result<ConvTransposeAttrs, String> {
-    let conv = convolution(a, weight)?;
-    Ok(ConvTransposeAttrs {
-        strides: conv.strides,
-        pads: conv.pads,
-        dilations: conv.dilations,
-        groups: conv.groups,
-        auto_pad: conv.auto_pad,
-        output_padding: match a.sizes("output_padding", 0)? {
-            None => [0, 0],
-            some => pair("output_padding", some)?,
-        },
-        output_shape: match a.sizes("output_shape", 1)? {
-            None => None,
-            some => Some(pair("output_shape", some)?),
-        },
-    })
-}
-
-fn convolution(a: &Attributes<'_>, weight: Option<&Tensor>) -> Result<ConvAttrs, String> {
-    let kernel = a.sizes("kernel_shape", 1)?;
-    let strides = a.sizes("strides", 1)?;
-    let dilations = a.sizes("dilations", 1)?;
-    let pads = a.sizes("pads", 0)?;
-    let of_weight = weight.map(|w| w.shape().len().saturating_sub(2));
-    let of_attributes = [kernel.as_ref(), strides.as_ref(), dilations.as_ref()];
-    let mut spatial = of_attributes.iter().flatten().map(|v| v.len());
-    two_dimensional("convolutions", of_weight.or_else(|| spatial.next()))?;
-    if let (Some(kernel), Some(weight)) = (&kernel, weight)
-        && weight.shape().get(2..) != Some(kernel)
-    {
-        return Err(format!(
-            "attribute `kernel_shape` is {kernel:?}, but the weight's shape is {:?}",
-            weight.shape()
-        ));
-    }
-    Ok(ConvAttrs {
-        strides: pair("strides", strides)?,
-        pads: spatial_pads(pads)?,
-        dilations: pair("dilations", dilations)?,
-        groups: positive(a.int("group")?.unwrap_or(1), "group")?,
-        auto_pad: auto_pad(a)?,
-    })
-}
-
-fn pool(a: &Attributes<'_>) -> Result<PoolAttrs, String> {
-    let kernel = a
-        .sizes("kernel_shape", 1)?
-        .ok_or("attribute `kernel_shape` is missing")?;
-    two_dimensional("pools", Some(kernel.len()))?;
-    Ok(PoolAttrs {
-        kernel: pair("kernel_shape", Some(kernel))?,
-        strides: pair("strides", a.sizes("strides", 1)?)?,
-        pads: spatial_pads(a.sizes("pads", 0)?)?,
-        dilations: pair("dilations", a.sizes("dilations", 1)?)?,
-        auto_pad: auto_pad(a)?,
-        ceil_mode: a.flag("ceil_mode")?.unwrap_or(false),
-        count_include_pad: a.flag("count_include_pad")?.unwrap_or(false),
-    })
-}
-
-/// `spatial` is the number of spatial axes, where it is known.
-fn two_dimensional(what: &str, spatial: Option<usize>) -> Result<(), String> {
-    match spatial {
-        None | Some(2) => Ok(()),
-        Some(other) => Err(format!(
-            "only two-dimensional {what} are supported, this one has {other} spatial axes"
-        )),
-    }
-}
-
-/// `[height, width]`, 1 where nothing is stated.
-fn pair(name: &str, values: Option<Vec<usize>>) -> Result<[usize; 2], String> {
-    match values.as_deref() {
-        None => Ok([1, 1]),
-        Some(&[height, width]) => Ok([height, width]),
-        Some(other) => Err(format!(
-            "attribute `{name}` has {} values, wanted 2",
-            other.len()
-        )),
-    }
-}
-
-fn spatial_pads(values: Option<Vec<usize>>) -> Result<SpatialPads, String> {
-    match values.as_deref() {
-        None => Ok(SpatialPads::default()),
-        Some(&[top, left, bottom, right]) => Ok(SpatialPads {
-            top,
-            left,
-            bottom,
-            right,
-        }),
-        Some(other) => Err(format!(
-            "attribute `pads` has {} values, wanted 4",
-            other.len()
-        )),
-    }
-}
-
-fn auto_pad(a: &Attributes<'_>) -> Result<AutoPad, String> {
-    match a.text("auto_pad")? {
-        None | Some("NOTSET" | "") => Ok(AutoPad::NotSet),
-        Some("SAME_UPPER") => Ok(AutoPad::SameUpper),
-        Some("SAME_LOWER") => Ok(AutoPad::SameLower),
-        Some("VALID") => Ok(AutoPad::Valid),
-        Some(other) => Err(format!(
-            "attribute `auto_pad` is `{other}`, which is unknown"
-        )),
-    }
-}
-
-fn positive(value: i64, name: &str) -> Result<usize, String> {
-    let size = i32::try_from(value)
-        .ok()
-        .and_then(|v| usize::try_from(v).ok());
-    size.filter(|&v| v > 0)
-        .ok_or_else(|| format!("attribute `{name}` is {value}, wanted 1 or more"))
 }
 
 fn batch_normalization(a: &Attributes<'_>) -> Result<Op, String> {

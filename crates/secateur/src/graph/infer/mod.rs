@@ -5,12 +5,14 @@
 //! before they are multiplied, and no more than [`MAX_CONSTANT`] elements are computed for a node.
 
 mod constants;
+mod layer_shapes;
 mod operands;
 mod shape_rules;
+mod shared;
 mod sizes;
 
 pub use operands::{AxisSlice, Operands};
-pub use shape_rules::broadcast;
+pub use shared::broadcast;
 
 use super::{Graph, GraphError, Node, Op};
 use crate::tensor::Tensor;

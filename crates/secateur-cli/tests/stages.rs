@@ -351,6 +351,24 @@ fn a_dry_run_writes_nothing_and_says_what_would_be_done() {
 }
 
 #[test]
+fn a_dry_run_says_whether_either_kind_of_cut_is_tried_alone() {
+    let place = with_model();
+    let says_so = |more: &[&'static str]| {
+        let plan = object(&place, &[&compress()[..], &["--dry-run"], more].concat());
+        let stages = plan["stages"].as_array().unwrap();
+        let text = "then directions alone and channels alone";
+        stages
+            .iter()
+            .any(|stage| stage.as_str().unwrap().contains(text))
+    };
+    let quality = ["--target", "acc-drop=5pp"];
+    assert!(says_so(&[&["--double"], &quality[..]].concat()));
+    // A size is reached by whatever loses least on the way there.
+    assert!(!says_so(&["--double"]));
+    assert!(!says_so(&quality));
+}
+
+#[test]
 fn quiet_prints_the_result_and_nothing_else() {
     let place = with_model();
     let mut arguments = compress();

@@ -7,6 +7,7 @@ mod fused;
 mod gradients;
 mod indices;
 mod naive;
+mod residual;
 mod sessions;
 mod taps;
 mod windows;

@@ -1,92 +1,58 @@
-//! Residual blocks: normalisations that are computed with sums, gradients that meet where they are written.
+//! Residual blocks: values that two nodes read, whose gradients are summed, and sums that are cut off.
 
 use super::*;
 use crate::exec::{Keep, Of, Statistic};
-use crate::graph::{Activation, Arithmetic, ConvAttrs, SpatialPads};
+use crate::graph::Arithmetic;
+use crate::graph::samples::Builder;
 
 /// A block whose input goes by, one whose input goes through a convolution that comes last, one without an
 /// activation after the sum, and a sum that two convolutions read.
 fn network() -> Graph {
-    let norm = || Op::BatchNormalization {
-        epsilon: 1e-3,
-        momentum: 0.9,
+    let mut builder = Builder::new(3);
+    let layer = |builder: &mut Builder, name: &str, input: &str, weight, stride| {
+        let made = builder.conv(name, input, weight, stride);
+        builder.batch_norm(&format!("{name}.norm"), &made, 6)
     };
-    let relu = || Op::Activation(Activation::Relu);
-    let add = || Op::Arithmetic(Arithmetic::Add);
-    let mut nodes = Vec::new();
-    let mut layer = |input: &str, name: &str, size: usize, stride: usize| {
-        let pad = size / 2;
-        let conv = Op::Conv(ConvAttrs {
-            strides: [stride, stride],
-            pads: SpatialPads {
-                top: pad,
-                left: pad,
-                bottom: pad,
-                right: pad,
-            },
-            ..ConvAttrs::default()
+    let sum = |builder: &mut Builder, name: &str, a: &str, b: &str| {
+        builder.node(name, Op::Arithmetic(Arithmetic::Add), &[a, b])
+    };
+    let (one, three) = ([6, 6, 1, 1], [6, 6, 3, 3]);
+    let a = layer(&mut builder, "a", "x", [6, 3, 3, 3], 1);
+    let a = builder.relu("a.relu", &a);
+    let b = layer(&mut builder, "b", &a, one, 1);
+    let b = sum(&mut builder, "b.sum", &b, &a);
+    let b = builder.relu("b.sum.relu", &b);
+    let c = layer(&mut builder, "c", &b, three, 2);
+    let d = layer(&mut builder, "d", &b, one, 2);
+    let d = sum(&mut builder, "d.sum", &c, &d);
+    let d = builder.relu("d.sum.relu", &d);
+    let e = layer(&mut builder, "e", &d, one, 1);
+    let e = sum(&mut builder, "e.sum", &d, &e);
+    let f = layer(&mut builder, "f", &e, three, 1);
+    let g = layer(&mut builder, "g", &e, one, 1);
+    let g = sum(&mut builder, "g.sum", &f, &g);
+    let g = builder.relu("g.sum.relu", &g);
+    let mut graph = builder.output(&g);
+    for ((name, tensor), seed) in graph.initializers.iter_mut().zip(10..) {
+        let values = numbers(tensor.shape(), seed);
+        *tensor = Tensor::F32(match name.ends_with("variance") {
+            true => values.mapv(|v| v.abs() + 0.5).into_shared(),
+            false => values,
         });
-        let weight = format!("{name}.weight");
-        let (conv_out, norm_out) = (format!("{name}.conv"), format!("{name}.norm"));
-        nodes.push(node(conv, &[input, &weight], &conv_out));
-        let statistics = ["gamma", "beta", "mean", "variance"];
-        let inputs = [&[conv_out.as_str()][..], &statistics].concat();
-        nodes.push(node(norm(), &inputs, &norm_out));
-        nodes.len()
-    };
-    layer("input", "a", 3, 1);
-    layer("a.relu", "b", 1, 1);
-    layer("b.sum.relu", "c", 3, 2);
-    layer("b.sum.relu", "d", 1, 2);
-    layer("d.sum.relu", "e", 1, 1);
-    layer("e.sum", "f", 3, 1);
-    layer("e.sum", "g", 1, 1);
-    let after = |name: &str, more: Vec<Node>, nodes: &mut Vec<Node>| {
-        let at = nodes.iter().position(|node| node.name == name).unwrap();
-        nodes.splice(at + 1..at + 1, more);
-    };
-    let relu_of = |input: &str| node(relu(), &[input], &format!("{input}.relu"));
-    let mut a_relu = relu_of("a.norm");
-    a_relu.outputs = vec!["a.relu".to_owned()];
-    after("a.norm", vec![a_relu], &mut nodes);
-    let sum = node(add(), &["b.norm", "a.relu"], "b.sum");
-    after("b.norm", vec![sum, relu_of("b.sum")], &mut nodes);
-    let sum = node(add(), &["c.norm", "d.norm"], "d.sum");
-    after("d.norm", vec![sum, relu_of("d.sum")], &mut nodes);
-    let sum = node(add(), &["d.sum.relu", "e.norm"], "e.sum");
-    after("e.norm", vec![sum], &mut nodes);
-    nodes.push(node(add(), &["f.norm", "g.norm"], "g.sum"));
-    nodes.push(node(relu(), &["g.sum"], "logits"));
-    let weights = [
-        ("a.weight", [6, 3, 3, 3]),
-        ("b.weight", [6, 6, 1, 1]),
-        ("c.weight", [6, 6, 3, 3]),
-        ("d.weight", [6, 6, 1, 1]),
-        ("e.weight", [6, 6, 1, 1]),
-        ("f.weight", [6, 6, 3, 3]),
-        ("g.weight", [6, 6, 1, 1]),
-    ];
-    let mut initializers = vec![
-        ("gamma", Tensor::F32(numbers(&[6], 2))),
-        ("beta", Tensor::F32(numbers(&[6], 3))),
-        ("mean", Tensor::F32(numbers(&[6], 4))),
-        (
-            "variance",
-            Tensor::F32(numbers(&[6], 5).mapv(|v| v.abs() + 0.5).into_shared()),
-        ),
-    ];
-    for ((name, shape), seed) in weights.into_iter().zip(10..) {
-        initializers.push((name, Tensor::F32(numbers(&shape, seed))));
     }
-    graph(nodes, initializers)
+    graph
 }
 
 #[test]
 fn residual_blocks_give_what_the_other_engine_gives() {
     let graph = network();
-    let weights: Vec<&str> = (graph.initializers.keys().map(String::as_str))
-        .filter(|name| name.ends_with("weight"))
-        .collect();
+    let named = |ends: &[&str]| -> Vec<&str> {
+        let names = graph.initializers.keys().map(String::as_str);
+        names
+            .filter(|name| ends.iter().any(|end| name.ends_with(end)))
+            .collect()
+    };
+    let (weights, affine) = (named(&["weight"]), named(&["scale", "bias"]));
     for (images, batch_norm) in [
         (3, BatchNormMode::Batch),
         (8, BatchNormMode::Batch),
@@ -96,7 +62,7 @@ fn residual_blocks_give_what_the_other_engine_gives() {
     ] {
         let input = numbers(&[images, 3, 6, 5], 1);
         let direction = numbers(&[images, 6, 3, 3], 7);
-        for trainable in [&weights[..], &["gamma", "beta"], &["c.weight"]] {
+        for trainable in [&weights[..], &affine, &["c.weight"]] {
             // A gradient that is looked at has not been through the clamp.
             for tapped in [&[][..], &["b.sum.relu"], &["b.norm", "d.sum"]] {
                 let run = |engine: &dyn Engine| {

@@ -1,7 +1,8 @@
 //! Convolution of bundles.
 
-use super::correlate::{Kernel, correlate};
+use super::correlate::correlate;
 use super::geometry::Correlation;
+use super::panels::Kernel;
 use super::{depthwise, weight};
 use crate::conv::{ConvShape, Finish};
 

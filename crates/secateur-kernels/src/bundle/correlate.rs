@@ -4,15 +4,15 @@
 use super::SMALL;
 use super::geometry::{Correlation, Pair};
 use super::joined::{self, Joined, Joints};
+use super::panels::{Kernel, Panel, fill, pack, panels};
 use super::product::Product;
+use super::winograd;
 use crate::conv::Finish;
 use crate::conv::geometry::{PARTS, ranges, shares};
-use crate::copy::copy;
 use crate::level;
 use crate::norm::Line;
-use crate::scratch::{with_scratch, with_shared};
+use crate::scratch::with_shared;
 use crate::tile::{InRegisters, TileSize};
-use crate::transpose::transpose;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -23,25 +23,6 @@ const SOURCE: usize = 192 << 10;
 /// A part of the work has at least so many panels of outputs.
 const PANELS: usize = 3;
 
-/// How a kernel is stored.
-#[derive(Clone, Copy)]
-pub(super) enum Kernel<'a> {
-    /// `[output, channel, tap]`.
-    Forward(&'a [f32]),
-    /// `[channel, output, tap]`.
-    Backward(&'a [f32]),
-}
-
-/// Some outputs of a group, whose weights stand together.
-#[derive(Clone, Debug)]
-struct Panel {
-    group: usize,
-    /// Outputs of the group.
-    outputs: Range<usize>,
-    /// Where the weights start.
-    start: usize,
-}
-
 /// Writes every value of `target`.
 pub(super) fn correlate(
     correlation: &Correlation,
@@ -50,10 +31,16 @@ pub(super) fn correlate(
     finish: Finish<'_>,
     target: &mut [f32],
 ) {
-    let panels = panels(correlation, TileSize::get());
+    if winograd::is_faster(correlation) {
+        return winograd::correlate(correlation, x, kernel, finish, target);
+    }
+    let panels = panels(correlation, TileSize::get(), correlation.taps());
     let len = correlation.groups * correlation.outputs * correlation.channels * correlation.taps();
     with_shared(len, |packed| {
-        pack(correlation, &panels, kernel, packed);
+        let used = correlation.taps_in_use();
+        fill(&panels, packed, |panel, part| {
+            pack(correlation, &used, kernel, panel, part);
+        });
         divide(correlation, &panels, target)
             .into_par_iter()
             .for_each(|part| {
@@ -67,115 +54,6 @@ pub(super) fn correlate(
                 });
             });
     });
-}
-
-fn panels(correlation: &Correlation, size: TileSize) -> Vec<Panel> {
-    let rows = correlation.channels * correlation.taps();
-    let mut start = 0;
-    let mut panels = Vec::new();
-    for group in 0..correlation.groups {
-        for outputs in shares(correlation.outputs, size.rows) {
-            let len = outputs.len() * rows;
-            panels.push(Panel {
-                group,
-                outputs,
-                start,
-            });
-            start += len;
-        }
-    }
-    panels
-}
-
-/// Weights of a panel become `[tap][channel][output]`. Those of a tap that reads nothing but padding are left
-/// out.
-fn pack(correlation: &Correlation, panels: &[Panel], kernel: Kernel<'_>, packed: &mut [f32]) {
-    let depth = correlation.channels * correlation.taps();
-    let taps = correlation.taps_in_use();
-    let mut parts = Vec::with_capacity(panels.len());
-    let mut rest = packed;
-    for panel in panels {
-        let (part, after) = rest.split_at_mut(panel.outputs.len() * depth);
-        parts.push((panel, part));
-        rest = after;
-    }
-    parts.into_par_iter().for_each(|(panel, part)| {
-        let (channels, outputs, n_taps) = (
-            correlation.channels,
-            correlation.outputs,
-            correlation.taps(),
-        );
-        match kernel {
-            Kernel::Forward(w) => {
-                let w = &w[(panel.group * outputs + panel.outputs.start) * depth..];
-                pack_forward(w, panel.outputs.len(), channels, &taps, part);
-            }
-            Kernel::Backward(w) => {
-                let of_channel = outputs * n_taps;
-                let w = &w[panel.group * channels * of_channel..][..channels * of_channel];
-                let own = panel.outputs.start * n_taps..panel.outputs.end * n_taps;
-                let w = w.chunks_exact(of_channel).map(|w| &w[own.clone()]);
-                match n_taps {
-                    1 => pack_backward(w, channels, 1, &taps, part),
-                    9 => pack_backward(w, channels, 9, &taps, part),
-                    n => pack_backward(w, channels, n, &taps, part),
-                }
-            }
-        }
-    });
-}
-
-/// Weights `[output][channel][tap]` of so many outputs become `[tap][channel][output]`, those of taps in use.
-fn pack_forward(w: &[f32], rows: usize, channels: usize, used: &[bool], part: &mut [f32]) {
-    let taps = used.len();
-    let depth = channels * taps;
-    if taps == 1 {
-        return transpose(w, depth, rows, depth, part, rows);
-    }
-    let few = 4 * used.iter().filter(|used| **used).count() <= taps;
-    with_scratch(|scratch| {
-        // `[channel][tap][output]`.
-        let turned = scratch.a.floats(depth * rows);
-        if few {
-            for place in (0..depth).filter(|place| used[place % taps]) {
-                let w = w[place..].iter().step_by(depth);
-                for (turned, w) in turned[place * rows..][..rows].iter_mut().zip(w) {
-                    *turned = *w;
-                }
-            }
-        } else {
-            transpose(w, depth, rows, depth, turned, rows);
-        }
-        let parts = part.chunks_exact_mut(channels * rows).enumerate();
-        for (tap, part) in parts.filter(|(tap, _)| used[*tap]) {
-            let turned = turned[tap * rows..].chunks(taps * rows);
-            for (part, turned) in part.chunks_exact_mut(rows).zip(turned) {
-                copy(&turned[..rows], part);
-            }
-        }
-    });
-}
-
-/// Weights `[output][tap]` of each channel become `[tap][channel][output]`, those of taps in use. For a constant number
-/// of taps it is compiled by itself, which is faster.
-#[inline(always)]
-fn pack_backward<'w>(
-    w: impl Iterator<Item = &'w [f32]>,
-    channels: usize,
-    taps: usize,
-    used: &[bool],
-    part: &mut [f32],
-) {
-    for (channel, w) in w.enumerate() {
-        let rows = w.len() / taps;
-        let parts = part.chunks_exact_mut(channels * rows).take(taps);
-        for (tap, part) in parts.enumerate().filter(|(tap, _)| used[*tap]) {
-            let part = part[channel * rows..][..rows].iter_mut();
-            for (part, w) in part.zip(w.chunks_exact(taps)) {
-                *part = w[tap];
-            }
-        }
-    }
 }
 
 /// Some panels of outputs at some positions of a bundle.

@@ -28,6 +28,10 @@ pub(super) struct Correlation {
     /// Along each axis, the distance of positions that meet the same taps, but for padding.
     phases: [usize; 2],
     strides: [usize; 2],
+    /// Where the taps of a position start to read, from it on, if they stand without gaps and positions are neighbours.
+    starts: Option<[isize; 2]>,
+    /// Whether the last tap is the first to read.
+    pub is_turned: bool,
 }
 
 /// A tap of the kernel at a place of the source.
@@ -85,6 +89,9 @@ impl Correlation {
             kernel: window.kernel,
             phases: [1; 2],
             strides: window.strides,
+            starts: (window.strides == [1; 2] && window.dilations == [1; 2])
+                .then(|| window.before.map(|before| -before.cast_signed())),
+            is_turned: false,
         }
     }
 
@@ -107,8 +114,26 @@ impl Correlation {
             axes,
             phases: self.strides,
             strides: [1; 2],
+            starts: self.starts.map(|starts| {
+                [0, 1].map(|axis| 1 - self.kernel[axis].cast_signed() - starts[axis])
+            }),
+            is_turned: true,
             ..self
         }
+    }
+
+    /// Where the taps of the first position start to read, if those are 3x3 without gaps and positions are neighbours.
+    pub(super) fn starts_of_3x3(&self) -> Option<[isize; 2]> {
+        self.starts.filter(|_| self.kernel == [3; 2])
+    }
+
+    /// Taps that read no padding, of all positions together.
+    pub(super) fn reads(&self) -> usize {
+        let [rows, columns] = self
+            .axes
+            .each_ref()
+            .map(|axis| axis.iter().map(Vec::len).sum::<usize>());
+        rows * columns
     }
 
     /// Taps of the kernel.

@@ -260,6 +260,13 @@ fn convolutions_of_every_kind_equal_the_loop() {
         conv(40, 4, [24, 5, 6], 72, [2, 3], one, [2, 1], [0, 2, 1, 0]),
         conv(8, 19, [19, 7, 6], 19, [3, 3], [2, 1], one, [1, 1, 0, 1]),
         conv(8, 1, [2, 3, 3], 3, [2, 2], [4, 4], one, [1, 0, 0, 1]),
+        // Patches of 2x2 outputs: with columns and rows left over, other padding, groups, many channels, narrow bundles.
+        conv(32, 1, [33, 10, 9], 47, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(64, 1, [70, 5, 5], 32, [3, 3], one, one, [0, 1, 2, 1]),
+        conv(16, 1, [40, 12, 11], 61, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(16, 2, [90, 6, 6], 70, [3, 3], one, one, [2, 0, 0, 2]),
+        conv(8, 1, [35, 13, 12], 100, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(24, 1, [300, 4, 7], 40, [3, 3], one, one, [0, 0, 0, 0]),
         // Padding wider than the plane.
         conv(2, 1, [2, 2, 2], 3, [5, 5], [2, 2], one, [4, 4, 4, 4]),
         conv(2, 2, [2, 1, 1], 2, [3, 3], one, one, [1, 1, 1, 1]),
@@ -301,6 +308,83 @@ proptest! {
                     check(&ConvShape { images, ..shape });
                 }
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_3x3_convolution_of_many_channels_equals_the_loop(
+        images in proptest::sample::select(BUNDLES.to_vec()),
+        groups in 1..3_usize,
+        group_in in 32..50_usize,
+        group_out in 32..50_usize,
+        size in (4..9_usize, 4..9_usize),
+        pads in proptest::array::uniform4(0..3_usize),
+    ) {
+        let shape = conv(
+            images,
+            groups,
+            [groups * group_in, size.0, size.1],
+            groups * group_out,
+            [3, 3],
+            [1, 1],
+            [1, 1],
+            pads,
+        );
+        if let Some(shape) = shape {
+            check_in(Layout::Bundles(images), &shape);
+        }
+    }
+}
+
+#[test]
+fn patches_of_outputs_err_at_most_twice_as_much_as_products_one_by_one() {
+    let one = [1, 1];
+    for (channels, size) in [(64, 12), (256, 8)] {
+        let shape = conv(8, 1, [channels, size, size], 32, [3, 3], one, one, [1; 4]);
+        let shape = shape.expect("the kernel fits");
+        let [x, w, dy] = [
+            numbers(shape.input_len(), 1),
+            numbers(shape.weight_len(), 2),
+            numbers(shape.output_len(), 3),
+        ];
+        let mut want = [vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]];
+        each_product(&shape, |i, j, k| {
+            let [x, w, dy] = [x[i], w[j], dy[k]].map(f64::from);
+            want[0][k] += w * x;
+            want[1][i] += w * dy;
+            want[2][j] += x * dy;
+        });
+        let errors = |layout| {
+            let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
+            let mut dw = vec![f32::NAN; w.len()];
+            let [x, dy] = [(shape.input, &x), (shape.output, &dy)]
+                .map(|(image, values)| to_layout(layout, image, values));
+            forward(layout, &shape, &x, &w, Finish::default(), &mut y);
+            backward_data(layout, &shape, &w, &dy, &mut dx);
+            backward_weight(layout, &shape, &x, &dy, &mut dw);
+            let got = [
+                from_layout(layout, shape.output, &y),
+                from_layout(layout, shape.input, &dx),
+                dw,
+            ];
+            // Root mean square, of that of the values.
+            [0, 1, 2].map(|index| {
+                let pairs = got[index].iter().zip(&want[index]);
+                let error: f64 = pairs
+                    .map(|(got, want)| (f64::from(*got) - want).powi(2))
+                    .sum();
+                (error / want[index].iter().map(|want| want * want).sum::<f64>()).sqrt()
+            })
+        };
+        let (planes, bundles) = (errors(Layout::Planes), errors(Layout::Bundles(8)));
+        for (planes, bundles) in planes.into_iter().zip(bundles) {
+            assert!(
+                bundles < 2.0 * planes,
+                "{channels} channels: {bundles:e}, not {planes:e}"
+            );
         }
     }
 }

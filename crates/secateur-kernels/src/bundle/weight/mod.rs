@@ -1,11 +1,12 @@
 //! The gradient of the weight of a convolution.
 
 mod lanes;
-mod sums;
+pub(super) mod sums;
 mod tiles;
 
 use super::SMALL;
 use super::geometry::Correlation;
+use super::winograd;
 use crate::tile::TileSize;
 
 /// So much work for each product is more than lane by lane.
@@ -20,7 +21,11 @@ pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mu
     // Where a bundle fills a register, and that is a small one, turning takes longer than it saves.
     let fills = correlation.images == SMALL && TileSize::get().width == 2 * SMALL;
     if work < WASTE * products && !fills && dw.len() <= LARGEST {
-        tiles::gradient(correlation, turned, x, dy, dw);
+        if winograd::gradient_is_faster(correlation) {
+            winograd::gradient(correlation, turned, x, dy, dw);
+        } else {
+            tiles::gradient(correlation, turned, x, dy, dw);
+        }
     } else {
         lanes::gradient(correlation, x, dy, dw);
     }

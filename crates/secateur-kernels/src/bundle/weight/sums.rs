@@ -1,6 +1,6 @@
 //! The sums from which the gradient of a weight is put together.
 
-use crate::bundle::block::{Block, Turned};
+use crate::bundle::block::Turned;
 use crate::bundle::geometry::Correlation;
 use crate::conv::geometry::{ranges, shares};
 use crate::elementwise;
@@ -24,9 +24,12 @@ pub(super) fn block_size(c: &Correlation) -> usize {
 /// Sums of products, `[share of positions][group][some rows][panel of columns][tap][row][column]`. Columns are the channels
 /// of a group in the operand that is turned, rows those in the other one; a panel fills registers.
 #[derive(Clone, Debug)]
-pub(super) struct Sums<'c> {
+pub(in crate::bundle) struct Sums<'c> {
     c: &'c Correlation,
     turned: Turned,
+    /// Sums of each weight, and blocks of positions.
+    taps: usize,
+    blocks: usize,
     rows: usize,
     panels: Vec<Range<usize>>,
     /// Floats of a row, over all panels.
@@ -38,7 +41,7 @@ pub(super) struct Sums<'c> {
 }
 
 /// Sums of some rows of a group over some blocks of positions.
-pub(super) struct Part<'a> {
+pub(in crate::bundle) struct Part<'a> {
     pub group: usize,
     pub rows: Range<usize>,
     /// The rows of tiles, counted from the part's first one on.
@@ -48,7 +51,7 @@ pub(super) struct Part<'a> {
 }
 
 impl<'c> Sums<'c> {
-    pub fn new(c: &'c Correlation, turned: Turned) -> Self {
+    pub fn new(c: &'c Correlation, turned: Turned, taps: usize, blocks: usize) -> Self {
         let (rows, columns) = match turned {
             Turned::Input => (c.outputs, c.channels),
             Turned::Output => (c.channels, c.outputs),
@@ -57,14 +60,16 @@ impl<'c> Sums<'c> {
         let panels: Vec<Range<usize>> = ranges(columns, size.width).collect();
         let widths = panels.iter().map(|panel| size.width_for(panel.len()));
         let width: usize = widths.sum();
-        let len = c.groups * rows * c.taps() * width;
-        let most = (SUMS / len.max(1)).min(Block::count(c, block_size(c)));
+        let len = c.groups * rows * taps * width;
+        let most = (SUMS / len.max(1)).min(blocks);
         let count = most.clamp(1, PARTS);
         let tiles = rows.div_ceil(size.rows);
         let own_tiles = tiles.div_ceil(PARTS.div_ceil(count * c.groups)).max(TILES);
         Self {
             c,
             turned,
+            taps,
+            blocks,
             rows,
             panels,
             width,
@@ -83,7 +88,7 @@ impl<'c> Sums<'c> {
     }
 
     fn row_len(&self) -> usize {
-        self.c.taps() * self.width
+        self.taps * self.width
     }
 
     /// Columns whose sums stand together.
@@ -93,7 +98,7 @@ impl<'c> Sums<'c> {
 
     /// The parts of the work, and `floats` divided among them.
     pub fn parts<'a>(&self, floats: &'a mut [f32]) -> Vec<Part<'a>> {
-        let blocks = Block::count(self.c, block_size(self.c));
+        let blocks = self.blocks;
         let mut parts = Vec::new();
         let mut rest = floats;
         for share in 0..self.shares {
@@ -115,13 +120,35 @@ impl<'c> Sums<'c> {
         parts
     }
 
-    /// Writes `dw`, `[output, channel, tap]`, from the sums `floats`.
-    pub fn write(&self, floats: &mut [f32], dw: &mut [f32]) {
+    /// Those of all shares together.
+    pub fn total<'a>(&self, floats: &'a mut [f32]) -> &'a mut [f32] {
         let (sums, others) = floats.split_at_mut(self.share_len());
         for other in others.chunks_exact(self.share_len()) {
             elementwise::accumulate(sums, other);
         }
-        let (c, sums) = (self.c, &*sums);
+        sums
+    }
+
+    /// The total divided into what is `[tap][number]`.
+    pub fn by_taps<'a>(&self, total: &'a mut [f32]) -> Vec<&'a mut [f32]> {
+        let mut all = Vec::new();
+        let mut rest = total;
+        for _ in 0..self.c.groups {
+            for rows in ranges(self.rows, self.own_rows) {
+                for panel in &self.panels {
+                    let len = self.taps * rows.len() * TileSize::get().width_for(panel.len());
+                    let (own, after) = rest.split_at_mut(len);
+                    rest = after;
+                    all.push(own);
+                }
+            }
+        }
+        all
+    }
+
+    /// Writes `dw`, `[output, channel, tap]`, from the total.
+    pub fn write(&self, sums: &[f32], dw: &mut [f32]) {
+        let c = self.c;
         let of_group = self.rows * self.row_len();
         dw.par_chunks_mut(c.channels * c.taps())
             .with_min_len(8)
@@ -151,7 +178,7 @@ impl<'c> Sums<'c> {
         let (rows, mut sums) = self.rows(sums, row / self.own_rows);
         for panel in &self.panels {
             let width = TileSize::get().width_for(panel.len());
-            let (own, rest) = sums.split_at(taps * rows.len() * width);
+            let (own, rest) = sums.split_at(self.taps * rows.len() * width);
             sums = rest;
             for tap in 0..taps {
                 let own = &own[(tap * rows.len() + row - rows.start) * width..][..panel.len()];
@@ -173,7 +200,7 @@ impl<'c> Sums<'c> {
         // Panels before this one are as wide as their columns are many.
         for part in 0..self.rows.div_ceil(self.own_rows) {
             let (rows, sums) = self.rows(sums, part);
-            let sums = &sums[taps * rows.len() * panel.start + column - panel.start..];
+            let sums = &sums[self.taps * rows.len() * panel.start + column - panel.start..];
             for tap in 0..taps {
                 let own = sums[tap * rows.len() * width..].iter().step_by(width);
                 let dw = dw[rows.start * taps + tap..].iter_mut().step_by(taps);

@@ -34,7 +34,8 @@ pub(super) fn best(c: &Correlation) -> (Turned, usize) {
 
 /// Writes all of `dw`, `[output, channel, tap]`, for a correlation from the input to the output.
 pub(super) fn gradient(c: &Correlation, turned: Turned, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let sums = Sums::new(c, turned);
+    let blocks = Block::count(c, block_size(c));
+    let sums = Sums::new(c, turned, c.taps(), blocks);
     with_shared(sums.len(), |floats| {
         sums.parts(floats).into_par_iter().for_each(|part| {
             with_scratch(|scratch| {
@@ -49,7 +50,7 @@ pub(super) fn gradient(c: &Correlation, turned: Turned, x: &[f32], dy: &[f32], d
                 });
             });
         });
-        sums.write(floats, dw);
+        sums.write(sums.total(floats), dw);
     });
 }
 

@@ -1,7 +1,6 @@
 //! The gradient of the weight of a convolution of many channels: outer products in tiles of registers.
 
 use super::sums::{Part, Sums, block_size};
-use crate::bundle::SMALL;
 use crate::bundle::block::{Block, Turned};
 use crate::bundle::geometry::Correlation;
 use crate::bundle::outer::{Columns, Outer};
@@ -109,11 +108,8 @@ impl Work<'_> {
             if places.is_empty() {
                 continue; // All of it is padding.
             }
-            // With few images and one tap the processor looks far enough ahead by itself.
-            if IMAGES > SMALL || c.taps() > 1 {
-                let still = block.still(self.turned);
-                touch(rows, of_place, part.rows.len(), still);
-            }
+            let still = block.still(self.turned);
+            touch(rows, of_place, part.rows.len(), still);
             let mut targets = &mut part.floats[..];
             columns.each::<S, IMAGES>(
                 &places,

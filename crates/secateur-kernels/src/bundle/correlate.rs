@@ -11,7 +11,7 @@ use crate::conv::Finish;
 use crate::conv::geometry::{PARTS, ranges, shares};
 use crate::level;
 use crate::norm::Line;
-use crate::scratch::with_shared;
+use crate::scratch::{Scratch, with_scratch, with_shared};
 use crate::tile::{InRegisters, TileSize};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -20,6 +20,8 @@ use std::ops::Range;
 /// Floats of weights, and of the source, that stay in a core's own cache.
 const WEIGHTS: usize = 96 << 10;
 const SOURCE: usize = 192 << 10;
+/// Of so many channels some positions side by side stay in a core's first cache.
+const GATHERED: usize = 256;
 /// A part of the work has at least so many panels of outputs.
 const PANELS: usize = 3;
 
@@ -44,16 +46,24 @@ pub(super) fn correlate(
         divide(correlation, &panels, target)
             .into_par_iter()
             .for_each(|part| {
-                level::dispatch(Work {
-                    correlation,
-                    panels: &panels[part.panels.clone()],
-                    packed,
-                    x,
-                    finish,
-                    part,
+                with_scratch(|scratch| {
+                    let work = Work {
+                        correlation,
+                        panels: &panels[part.panels.clone()],
+                        packed,
+                        x,
+                        finish,
+                        part,
+                    };
+                    level::dispatch(Compiled { work, scratch });
                 });
             });
     });
+}
+
+/// Whether copies of what positions read meet enough outputs to be worth it.
+fn is_worth_gathering(correlation: &Correlation) -> bool {
+    correlation.taps() == 1 && correlation.channels <= GATHERED.min(correlation.outputs)
 }
 
 /// Some panels of outputs at some positions of a bundle.
@@ -123,16 +133,24 @@ struct Work<'a> {
     part: Part<'a>,
 }
 
-impl WithSimd for Work<'_> {
+struct Compiled<'a, 's> {
+    work: Work<'a>,
+    scratch: &'s mut Scratch,
+}
+
+impl WithSimd for Compiled<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let joined = TileSize::of::<S>().width / self.correlation.images;
-        if self.correlation.images == SMALL && joined > 1 {
-            self.side_by_side(simd, joined);
+        let work = self.work;
+        let joined = TileSize::of::<S>().width / work.correlation.images;
+        if work.correlation.images != SMALL || joined < 2 {
+            work.one_by_one(simd);
+        } else if is_worth_gathering(work.correlation) {
+            work.gathered(simd, joined, self.scratch);
         } else {
-            self.one_by_one(simd);
+            work.side_by_side(simd, joined);
         }
     }
 }
@@ -210,6 +228,61 @@ impl<'a> Work<'a> {
                                 target: &mut target[lane..],
                             }
                             .run(simd, rows, width);
+                        }
+                    }
+                }
+            },
+        );
+    }
+
+    /// So many positions together fill the tiles. What they read of the only tap is copied first, so that it stands side
+    /// by side.
+    #[inline(always)]
+    fn gathered<S: Simd>(mut self, simd: S, count: usize, scratch: &mut Scratch) {
+        let correlation = self.correlation;
+        let depth = correlation.channels;
+        let (x, place) = self.source();
+        let groups = joined::groups(correlation, self.part.positions.clone(), count);
+        let origin = self.part.positions.start;
+        let Scratch { a, sums, .. } = scratch;
+        let size = TileSize::of::<S>();
+        let (gathered, sums) = (
+            a.floats(depth * size.width),
+            sums.floats(size.rows * size.width),
+        );
+        self.each_panels(
+            simd,
+            #[inline(always)]
+            |work, panels| {
+                for panels in panels.chunk_by(|a, b| a.group == b.group) {
+                    let x = work.of_group(x, &panels[0]);
+                    for positions in &groups {
+                        let width = size.width_for(positions.len() * SMALL);
+                        let places = positions
+                            .iter()
+                            .map(|position| correlation.pairs(*position).next());
+                        let places = places.map(|pair| pair.map(|pair| &x[pair.place * place..]));
+                        let is_read = joined::gather(places, depth, width, gathered);
+                        let pairs = [Pair { tap: 0, place: 0 }];
+                        let pairs = &pairs[..usize::from(is_read)];
+                        for panel in panels {
+                            let (first, (start, line)) = (work.first(panel), work.ends(panel));
+                            Product {
+                                a: &work.packed[panel.start..],
+                                b: gathered,
+                                place: 0,
+                                stride: width,
+                                depth,
+                                pairs,
+                                start,
+                                line,
+                                target: sums,
+                            }
+                            .run(simd, panel.outputs.len(), width);
+                            for (lane, position) in positions.iter().enumerate() {
+                                let target = &mut work.part.target[*position - origin][first..];
+                                joined::scatter(sums, panel.outputs.len(), width, lane, target);
+                            }
                         }
                     }
                 }

@@ -33,6 +33,43 @@ pub(super) fn groups(
     groups.map(<[usize]>::to_vec).collect()
 }
 
+/// Copies `depth` rows of each place side by side, `width` floats for all. Lanes of places that are none are zero.
+/// Whether there are others.
+#[inline(always)]
+pub(super) fn gather<'a>(
+    places: impl Iterator<Item = Option<&'a [f32]>>,
+    depth: usize,
+    width: usize,
+    target: &mut [f32],
+) -> bool {
+    let lanes = width / SMALL;
+    let (target, _) = target[..depth * width].as_chunks_mut::<SMALL>();
+    let mut is_read = false;
+    for (lane, place) in places.enumerate() {
+        let target = target[lane..].iter_mut().step_by(lanes);
+        if let Some(place) = place {
+            is_read = true;
+            for (target, place) in target.zip(place.as_chunks::<SMALL>().0) {
+                *target = *place;
+            }
+        } else {
+            target.for_each(|target| *target = [0.0; SMALL]);
+        }
+    }
+    is_read
+}
+
+/// Copies the rows of a lane to where they stand together.
+#[inline(always)]
+pub(super) fn scatter(sums: &[f32], rows: usize, width: usize, lane: usize, target: &mut [f32]) {
+    let sums = sums.as_chunks::<SMALL>().0[lane..].iter();
+    let sums = sums.step_by(width / SMALL);
+    let (target, _) = target[..rows * SMALL].as_chunks_mut::<SMALL>();
+    for (target, sums) in target.iter_mut().zip(sums) {
+        *target = *sums;
+    }
+}
+
 /// What a group of positions reads. It is found anew for each group: kept for all of them, it would be more than what
 /// they read where channels are few and taps many.
 pub(super) struct Joints {

@@ -12,6 +12,8 @@ use transforms::{CORNERS, ELEMENTS};
 /// Channels and outputs for which the products outweigh the transforms.
 const CHANNELS: usize = 32;
 
+/// Transformed weights at most.
+const LARGEST: usize = 1 << 24;
 /// So many times fewer products outweigh the transforms, in tenths.
 const FEWER: usize = 15;
 /// The same for the gradient of the weight, whose sums and inputs do not stay in the cache as long.
@@ -29,7 +31,9 @@ pub(super) fn gradient_is_faster(correlation: &Correlation) -> bool {
 
 fn saves(correlation: &Correlation, tenths: usize) -> bool {
     let products = ELEMENTS * Patches::rows(correlation) * Patches::columns(correlation);
+    let weights = correlation.groups * correlation.channels * correlation.outputs * ELEMENTS;
     correlation.starts_of_3x3().is_some()
+        && weights <= LARGEST
         && correlation.taps_in_use().iter().all(|used| *used)
         && correlation.channels.min(correlation.outputs) >= CHANNELS
         && 10 * correlation.reads() >= tenths * products

@@ -5,10 +5,11 @@
 //! on the number of threads.
 
 use super::{Gates, Keep};
-use ndarray::{Array1, Array2, ArrayView3, ArrayViewD, Axis};
+use ndarray::{Array1, Array2, ArrayView3, ArrayViewD, Axis, s};
 use rayon::prelude::*;
-use secateur_kernels::channel;
 use secateur_kernels::gram::{add_outer_products, add_outer_products_of_bundles};
+use secateur_kernels::layout::to_bundles;
+use secateur_kernels::{Layout, channel};
 
 /// What a tap has gathered, in `f64`.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +40,9 @@ pub enum Statistic {
     Gates(Gates),
 }
 
+/// Fewer images are no bundle.
+const LEAST_BUNDLE: usize = 8;
+
 /// Second moments are summed over this many chunks of a batch: enough for the threads of a
 /// workstation, few enough that their `[channels, channels]` sums fit in memory.
 const CHUNKS: usize = 8;
@@ -56,12 +60,18 @@ impl Statistic {
                 sum: vec![0.0; channels],
                 sum_of_squares: vec![0.0; channels],
             },
-            Keep::SecondMoment | Keep::LastSecondMoment => Self::SecondMoment {
-                images: 0,
-                count: 0,
-                sum: vec![0.0; channels],
-                lower: Array2::zeros((channels, channels)),
-            },
+            Keep::SecondMoment | Keep::LastSecondMoment => {
+                // Written at once: memory whose zeros are read first is found twice, page by page, and the second time all
+                // threads wait.
+                let mut lower = Array2::zeros((channels, channels));
+                lower.fill(0.0);
+                Self::SecondMoment {
+                    images: 0,
+                    count: 0,
+                    sum: vec![0.0; channels],
+                    lower,
+                }
+            }
             Keep::Gates | Keep::LastGates => Self::Gates(Gates::new(channels)),
         }
     }
@@ -144,8 +154,18 @@ impl Statistic {
                 *images += n_images as u64;
                 *count += seen;
                 if let (Some(values), Some(lower)) = (batch.as_slice(), lower.as_slice_mut()) {
-                    add_to(sum, &channel::totals(n_channels, n_positions, values));
-                    add_second_moment(batch, lower);
+                    let whole = n_images - n_images % LEAST_BUNDLE;
+                    let (values, _) = values.split_at(whole * n_channels * n_positions);
+                    if let Layout::Bundles(bundle) = Layout::best(whole) {
+                        let mut turned = vec![0.0; values.len()];
+                        to_bundles(bundle, n_channels, n_positions, values, &mut turned);
+                        add_outer_products_of_bundles(bundle, n_channels, &turned, sum, lower);
+                    }
+                    let rest = batch.slice_move(s![whole.., .., ..]);
+                    if let Some(values) = rest.as_slice() {
+                        add_to(sum, &channel::totals(n_channels, n_positions, values));
+                    }
+                    add_second_moment(rest, lower);
                 }
             }
             Self::Gates(_) => {} // Values and gradients are added to them together.

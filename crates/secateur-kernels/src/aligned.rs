@@ -12,14 +12,14 @@ const HUGE_PAGE: usize = (2 << 20) / size_of::<f32>();
 /// takes as long to find the places that it reads in turns as to read them. Where the system has none, nothing changes.
 #[allow(unsafe_code)]
 fn ask_for_huge_pages(floats: &[f32]) {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(miri)))]
     {
         let start = floats.as_ptr().cast_mut().cast();
         // SAFETY: the pages lie in memory that is borrowed for the call, and the advice changes how they are backed, not
         // what they hold.
         let _ = unsafe { libc::madvise(start, size_of_val(floats), libc::MADV_HUGEPAGE) };
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), miri))]
     let _ = floats;
 }
 
@@ -85,5 +85,34 @@ impl Deref for Aligned {
 impl DerefMut for Aligned {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.floats[self.start..][..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floats_start_at_a_line_and_many_at_a_large_page() {
+        for len in [
+            0,
+            5,
+            HUGE_PAGE / 2,
+            HUGE_PAGE - 1,
+            HUGE_PAGE,
+            2 * HUGE_PAGE + 7,
+            3 * HUGE_PAGE - 9,
+        ] {
+            let mut floats = Aligned::zeros(len);
+            assert_eq!(floats.to_vec(), vec![0.0; len]);
+            floats.fill(1.0);
+            let is_large = 4 * len >= 3 * HUGE_PAGE;
+            let start = if is_large { HUGE_PAGE } else { LINE };
+            let offset = floats.as_ptr().align_offset(start * size_of::<f32>());
+            assert_eq!(offset, 0, "{len}");
+            let (memory, start) = floats.into_parts();
+            let again = Aligned::from_parts(memory, start, len).map(|floats| floats.to_vec());
+            assert_eq!(again, Some(vec![1.0; len]));
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::{Layout, Window, bundle};
 use correlate::correlate;
 use geometry::Correlation;
 use pack::Kernel;
+use std::ops::Range;
 
 /// Shapes of a convolution. The weight is `[output channels, input channels / groups, kernel]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +96,14 @@ pub struct Finish<'a> {
 }
 
 impl Finish<'_> {
+    /// What is done to some of the channels.
+    pub(crate) fn of(self, channels: Range<usize>) -> Self {
+        Self {
+            bias: self.bias.map(|bias| &bias[channels.clone()]),
+            line: self.line.map(|line| line.of(channels)),
+        }
+    }
+
     fn fits(&self, channels: usize) -> bool {
         let lengths = self.line.map(|line| [line.factor.len(), line.offset.len()]);
         self.bias.is_none_or(|bias| bias.len() == channels)

@@ -2,6 +2,7 @@
 //! value of each channel.
 
 use crate::level;
+#[cfg(target_arch = "x86_64")]
 use pulp::Arch;
 
 /// `panel[n][r] = planes[r][n]` for `rows` planes, which are `plane` apart, at `len` places; rows of

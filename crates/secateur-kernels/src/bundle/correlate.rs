@@ -183,8 +183,8 @@ impl<'a> Work<'a> {
     fn ends(&self, panel: &Panel) -> (Option<&'a [f32]>, Option<Line<'a>>) {
         let output = panel.group * self.correlation.outputs + panel.outputs.start;
         let own = output..output + panel.outputs.len();
-        let start = self.finish.bias.map(|bias| &bias[own.clone()]);
-        (start, self.finish.line.map(|line| line.of(own)))
+        let Finish { bias, line } = self.finish.of(own);
+        (bias, line)
     }
 
     /// Where a panel's outputs are among those of the part.

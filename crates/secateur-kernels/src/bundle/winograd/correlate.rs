@@ -258,10 +258,7 @@ impl Work<'_> {
         let origin = self.panels.first().map_or(0, output);
         let first = (output(panel) - origin) * c.images + column.image;
         let own = output(panel)..output(panel) + panel.outputs.len();
-        let finish = Finish {
-            bias: self.finish.bias.map(|bias| &bias[own.clone()]),
-            line: self.finish.line.map(|line| line.of(own)),
-        };
+        let finish = self.finish.of(own);
         for row in 0..panel.outputs.len() {
             let bias = finish.bias.map(|bias| bias[row]);
             let line = finish.line.map(|line| line.of(row..row + 1));

@@ -269,6 +269,9 @@ fn convolutions_of_every_kind_equal_the_loop() {
         conv(16, 2, [90, 6, 6], 70, [3, 3], one, one, [2, 0, 0, 2]),
         conv(8, 1, [35, 13, 12], 100, [3, 3], one, one, [1, 1, 1, 1]),
         conv(24, 1, [300, 4, 7], 40, [3, 3], one, one, [0, 0, 0, 0]),
+        // A part of the gradient of the weight that has one row alone.
+        conv(8, 1, [64, 10, 9], 57, [3, 3], one, one, [1, 1, 1, 1]),
+        conv(8, 1, [57, 10, 9], 64, [3, 3], one, one, [1, 1, 1, 1]),
         // Padding wider than the plane.
         conv(2, 1, [2, 2, 2], 3, [5, 5], [2, 2], one, [4, 4, 4, 4]),
         conv(2, 2, [2, 1, 1], 2, [3, 3], one, one, [1, 1, 1, 1]),

@@ -247,18 +247,23 @@ fn transform<S: Simd, T: Transform<VALUES>, const VALUES: usize>(
         }
         return;
     }
-    // Rows of neighbouring channels share a register.
+    // Rows of neighbouring channels share a register, of which one channel alone fills a part.
     let shared = S::F32_LANES / rows.len;
     for channel in (0..channels).step_by(shared) {
-        let channel = channel.min(channels - shared);
+        let channel = channel.min(channels.saturating_sub(shared));
         for (value, place) in values.iter_mut().zip(whole) {
-            *value = load::<S>(place, channel * rows.from);
+            let from = channel * rows.from;
+            *value = if channels < shared {
+                simd.partial_load_f32s(&place[from..])
+            } else {
+                load::<S>(place, from)
+            };
         }
         let values = T::elements(simd, values);
         for (element, value) in elements.iter_mut().zip(values) {
             let mut floats = [[0.0; SMALL]; 2];
             store::<S>(floats.as_flattened_mut(), 0, value);
-            for (row, floats) in floats.iter().enumerate() {
+            for (row, floats) in floats.iter().take(channels).enumerate() {
                 element[(channel + row) * rows.to..][..SMALL].copy_from_slice(floats);
             }
         }

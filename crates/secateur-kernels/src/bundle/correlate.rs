@@ -181,17 +181,13 @@ impl<'a> Work<'a> {
 
     /// What the sums of a panel start from, and what is done to them in the end.
     fn ends(&self, panel: &Panel) -> (Option<&'a [f32]>, Option<Line<'a>>) {
-        let output = panel.group * self.correlation.outputs + panel.outputs.start;
-        let own = output..output + panel.outputs.len();
-        let Finish { bias, line } = self.finish.of(own);
+        let Finish { bias, line } = self.finish.of(panel.channels(self.correlation));
         (bias, line)
     }
 
     /// Where a panel's outputs are among those of the part.
     fn first(&self, panel: &Panel) -> usize {
-        let output = |panel: &Panel| panel.group * self.correlation.outputs + panel.outputs.start;
-        let origin = self.panels.first().map_or(0, output);
-        (output(panel) - origin) * self.correlation.images
+        panel.after(self.panels, self.correlation)
     }
 
     /// A position fills the tiles.

@@ -28,6 +28,21 @@ pub(super) struct Panel {
     pub start: usize,
 }
 
+impl Panel {
+    /// Its outputs among those of all groups.
+    pub fn channels(&self, correlation: &Correlation) -> Range<usize> {
+        let first = self.group * correlation.outputs;
+        first + self.outputs.start..first + self.outputs.end
+    }
+
+    /// The floats of a position, in images of a bundle, between the first of these panels and this one.
+    pub fn after(&self, panels: &[Self], correlation: &Correlation) -> usize {
+        let start = |panel: &Self| panel.channels(correlation).start;
+        let origin = panels.first().map_or(0, start);
+        (start(self) - origin) * correlation.images
+    }
+}
+
 /// Panels of all outputs, as few as tiles allow, where an output has so many weights for each channel.
 pub(super) fn panels(correlation: &Correlation, size: TileSize, weights: usize) -> Vec<Panel> {
     let rows = correlation.channels * weights;

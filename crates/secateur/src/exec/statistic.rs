@@ -8,7 +8,7 @@ use super::{Gates, Keep};
 use ndarray::{Array1, Array2, ArrayView3, ArrayViewD, Axis, s};
 use rayon::prelude::*;
 use secateur_kernels::gram::{add_outer_products, add_outer_products_of_bundles};
-use secateur_kernels::layout::to_bundles;
+use secateur_kernels::layout::{BUNDLES, to_bundles};
 use secateur_kernels::{Layout, channel};
 
 /// What a tap has gathered, in `f64`.
@@ -41,7 +41,7 @@ pub enum Statistic {
 }
 
 /// Fewer images are no bundle.
-const LEAST_BUNDLE: usize = 8;
+const LEAST_BUNDLE: usize = BUNDLES[BUNDLES.len() - 1];
 
 /// Second moments are summed over this many chunks of a batch: enough for the threads of a
 /// workstation, few enough that their `[channels, channels]` sums fit in memory.
@@ -155,7 +155,7 @@ impl Statistic {
                 *count += seen;
                 if let (Some(values), Some(lower)) = (batch.as_slice(), lower.as_slice_mut()) {
                     let whole = n_images - n_images % LEAST_BUNDLE;
-                    let (values, _) = values.split_at(whole * n_channels * n_positions);
+                    let values = &values[..whole * n_channels * n_positions];
                     if let Layout::Bundles(bundle) = Layout::best(whole) {
                         let mut turned = vec![0.0; values.len()];
                         to_bundles(bundle, n_channels, n_positions, values, &mut turned);

@@ -254,11 +254,8 @@ impl Work<'_> {
         element: usize,
     ) {
         let c = self.correlation;
-        let output = |panel: &Panel| panel.group * c.outputs + panel.outputs.start;
-        let origin = self.panels.first().map_or(0, output);
-        let first = (output(panel) - origin) * c.images + column.image;
-        let own = output(panel)..output(panel) + panel.outputs.len();
-        let finish = self.finish.of(own);
+        let first = panel.after(self.panels, c) + column.image;
+        let finish = self.finish.of(panel.channels(c));
         for row in 0..panel.outputs.len() {
             let bias = finish.bias.map(|bias| bias[row]);
             let line = finish.line.map(|line| line.of(row..row + 1));

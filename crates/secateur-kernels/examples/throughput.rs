@@ -1,7 +1,9 @@
 //! Throughput of the convolutions of well-known networks, as multiply-adds per second and as a share
 //! of the fused multiply-add peak that is measured beside each repetition with the same threads.
 //!
-//! `cargo run --release --example throughput -p secateur-kernels [part of a case's name, or memory]`
+//! `cargo run --release --example throughput -p secateur-kernels [part of a case's name, or memory] [kept]`
+//!
+//! With `kept`, weights are kept packed, as those are that are not trained.
 
 #![allow(clippy::print_stdout)]
 
@@ -10,6 +12,7 @@ use secateur_kernels::aligned::Aligned;
 use secateur_kernels::conv::{ConvShape, Finish, backward_data, backward_weight, forward};
 use secateur_kernels::layout::Batch;
 use secateur_kernels::norm::{self, Line};
+use secateur_kernels::packed::{Packed, Weight};
 use secateur_kernels::pool::{PoolShape, average, max_backward, max_forward};
 use secateur_kernels::{Clamp, Layout, Window, channel};
 use std::hint::black_box;
@@ -257,6 +260,7 @@ fn main() {
     if wanted == "memory" {
         return memory();
     }
+    let is_kept = std::env::args().nth(2).is_some_and(|word| word == "kept");
     println!(
         "{} threads, peak {:.0} GFLOP/s; GFLOP/s and share of the peak, median of {REPETITIONS}",
         rayon::current_num_threads(),
@@ -289,11 +293,18 @@ fn main() {
             if !layout.fits(shape.images) {
                 continue;
             }
+            let packed = Packed::default();
+            let weight = Weight {
+                values: &w,
+                packed: is_kept.then_some(&packed),
+            };
             let results = [
                 measure(flops, || {
-                    forward(layout, &shape, &x, &w, Finish::default(), &mut y)
+                    forward(layout, &shape, &x, weight, Finish::default(), &mut y)
                 }),
-                measure(flops, || backward_data(layout, &shape, &w, &dy, &mut dx)),
+                measure(flops, || {
+                    backward_data(layout, &shape, weight, &dy, &mut dx)
+                }),
                 measure(flops, || backward_weight(layout, &shape, &x, &dy, &mut dw)),
             ];
             print!("{name:<34} {:<11}", format!("{layout:?}"));

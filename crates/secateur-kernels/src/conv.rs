@@ -9,6 +9,7 @@ mod stage;
 mod weight;
 
 use crate::norm::Line;
+use crate::packed::Weight;
 use crate::{Layout, Window, bundle};
 use correlate::correlate;
 use geometry::Correlation;
@@ -111,7 +112,7 @@ impl Finish<'_> {
     }
 }
 
-/// `y = w * x`, finished.
+/// `y = w * x`, finished. Where images are in bundles, a weight is packed first, unless it is kept so.
 ///
 /// # Panics
 /// Where a length is not that of the shape, groups do not divide the channels, or images do not fill the bundles
@@ -120,11 +121,11 @@ pub fn forward(
     layout: Layout,
     shape: &ConvShape,
     x: &[f32],
-    w: &[f32],
+    w: Weight<'_>,
     finish: Finish<'_>,
     y: &mut [f32],
 ) {
-    shape.check(layout, x.len(), w.len(), y.len());
+    shape.check(layout, x.len(), w.values.len(), y.len());
     assert!(
         finish.fits(shape.output[0]),
         "one bias, factor and offset for each output channel"
@@ -136,23 +137,23 @@ pub fn forward(
         return bundle::conv::forward(images, shape, x, w, finish, y);
     }
     if pointwise::fits(shape) {
-        pointwise::forward(shape, x, w, finish.bias, y);
+        pointwise::forward(shape, x, w.values, finish.bias, y);
     } else {
         let correlation = Correlation::forward(shape);
-        correlate(&correlation, x, &Kernel::Forward(w), finish.bias, y);
+        correlate(&correlation, x, &Kernel::Forward(w.values), finish.bias, y);
     }
     if let Some(line) = finish.line {
         line.apply(shape.output[1] * shape.output[2], y);
     }
 }
 
-/// `dx = dL/dx`, given `dy = dL/dy`.
+/// `dx = dL/dx`, given `dy = dL/dy`. Where images are in bundles, a weight is packed first, unless it is kept so.
 ///
 /// # Panics
 /// Where a length is not that of the shape, groups do not divide the channels, or images do not fill the bundles
 /// of [`Layout::Bundles`].
-pub fn backward_data(layout: Layout, shape: &ConvShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
-    shape.check(layout, dx.len(), w.len(), dy.len());
+pub fn backward_data(layout: Layout, shape: &ConvShape, w: Weight<'_>, dy: &[f32], dx: &mut [f32]) {
+    shape.check(layout, dx.len(), w.values.len(), dy.len());
     if shape.is_empty() {
         return dx.fill(0.0);
     }
@@ -160,11 +161,14 @@ pub fn backward_data(layout: Layout, shape: &ConvShape, w: &[f32], dy: &[f32], d
         return bundle::conv::backward_data(images, shape, w, dy, dx);
     }
     if pointwise::fits(shape) {
-        return pointwise::backward_data(shape, w, dy, dx);
+        return pointwise::backward_data(shape, w.values, dy, dx);
     }
     let n_taps = shape.window.kernel[0] * shape.window.kernel[1];
-    let phases: Vec<(Correlation, [Vec<usize>; 2])> = (0..shape.window.strides[0])
-        .flat_map(|y| (0..shape.window.strides[1]).map(move |x| [y, x]))
+    // Those that any place of the input has.
+    let [_, height, width] = shape.input;
+    let [rows, columns] = shape.window.strides;
+    let phases: Vec<(Correlation, [Vec<usize>; 2])> = (0..rows.min(height))
+        .flat_map(|y| (0..columns.min(width)).map(move |x| [y, x]))
         .map(|phase| Correlation::backward(shape, phase))
         .collect();
     if phases.iter().any(|(phase, _)| phase.taps() == 0) {
@@ -182,6 +186,7 @@ pub fn backward_data(layout: Layout, shape: &ConvShape, w: &[f32], dy: &[f32], d
                     .map(move |column| row * shape.window.kernel[1] + column)
             })
             .collect();
+        let w = w.values;
         let kernel = Kernel::Backward { w, n_taps, taps };
         correlate(&phase, dy, &kernel, None, dx);
     }

@@ -1,5 +1,7 @@
 //! Sums of outer products of the columns of a matrix: second moments.
 
+use crate::layout::to_bundles;
+use crate::scratch::with_shared;
 use crate::{Layout, bundle};
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::{Accum, MatMut, MatRef, Par};
@@ -71,6 +73,23 @@ pub fn add_outer_products_of_bundles(
     );
     let (totals, sums) = (&mut totals[..channels], &mut sums[..channels * channels]);
     bundle::gram::add(images, channels, values, totals, sums);
+}
+
+/// The same for planes `[images, channels, positions]`, which are brought into bundles of so many images.
+///
+/// # Panics
+/// As [`add_outer_products_of_bundles`].
+pub fn add_outer_products_of_planes(
+    bundle: usize,
+    [channels, positions]: [usize; 2],
+    values: &[f32],
+    totals: &mut [f64],
+    sums: &mut [f64],
+) {
+    with_shared(values.len(), |turned| {
+        to_bundles(bundle, channels, positions, values, turned);
+        add_outer_products_of_bundles(bundle, channels, turned, totals, sums);
+    });
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod layout;
 mod level;
 mod matrix;
 pub mod norm;
+pub mod packed;
 pub mod pool;
 mod scratch;
 mod tile;

@@ -2,24 +2,35 @@
 
 use super::correlate::correlate;
 use super::geometry::Correlation;
-use super::panels::Kernel;
+use super::panels::{Kernel, Order};
 use super::{depthwise, weight};
 use crate::conv::{ConvShape, Finish};
+use crate::packed::{Slot, Weight};
 
 /// `y = w * x`, finished.
 pub(crate) fn forward(
     bundle: usize,
     shape: &ConvShape,
     x: &[f32],
-    w: &[f32],
+    w: Weight<'_>,
     finish: Finish<'_>,
     y: &mut [f32],
 ) {
     let correlation = Correlation::forward(bundle, shape);
     if shape.group() == [1, 1] {
-        depthwise::correlate(&correlation, x, w, finish, y);
+        depthwise::correlate(&correlation, x, w.values, finish, y);
     } else {
-        correlate(&correlation, x, Kernel::Forward(w), finish, y);
+        let kept = w.packed.map(|packed| &packed.forward);
+        let kernel = Kernel {
+            values: w.values,
+            order: Order::Forward,
+            slot: kept.map(|kept| Slot {
+                kept,
+                shape,
+                bundle,
+            }),
+        };
+        correlate(&correlation, x, kernel, finish, y);
     }
 }
 
@@ -27,15 +38,25 @@ pub(crate) fn forward(
 pub(crate) fn backward_data(
     bundle: usize,
     shape: &ConvShape,
-    w: &[f32],
+    w: Weight<'_>,
     dy: &[f32],
     dx: &mut [f32],
 ) {
     let correlation = Correlation::forward(bundle, shape).turned();
     if shape.group() == [1, 1] {
-        depthwise::correlate(&correlation, dy, w, Finish::default(), dx);
+        depthwise::correlate(&correlation, dy, w.values, Finish::default(), dx);
     } else {
-        correlate(&correlation, dy, Kernel::Backward(w), Finish::default(), dx);
+        let kept = w.packed.map(|packed| &packed.backward);
+        let kernel = Kernel {
+            values: w.values,
+            order: Order::Backward,
+            slot: kept.map(|kept| Slot {
+                kept,
+                shape,
+                bundle,
+            }),
+        };
+        correlate(&correlation, dy, kernel, Finish::default(), dx);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::conv::Finish;
 use crate::conv::geometry::{PARTS, ranges, shares};
 use crate::level;
 use crate::norm::Line;
-use crate::scratch::{Scratch, with_scratch, with_shared};
+use crate::scratch::{Scratch, with_scratch};
 use crate::tile::{InRegisters, TileSize};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -38,11 +38,13 @@ pub(super) fn correlate(
     }
     let panels = panels(correlation, TileSize::get(), correlation.taps());
     let len = correlation.groups * correlation.outputs * correlation.channels * correlation.taps();
-    with_shared(len, |packed| {
+    let pack_all = |packed: &mut [f32]| {
         let used = correlation.taps_in_use();
         fill(&panels, packed, |panel, part| {
             pack(correlation, &used, kernel, panel, part);
         });
+    };
+    kernel.with_packed(len, pack_all, |packed| {
         divide(correlation, &panels, target)
             .into_par_iter()
             .for_each(|part| {

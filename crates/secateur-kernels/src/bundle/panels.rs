@@ -3,7 +3,8 @@
 use super::geometry::Correlation;
 use crate::conv::geometry::shares;
 use crate::copy::copy;
-use crate::scratch::with_scratch;
+use crate::packed::Slot;
+use crate::scratch::{with_scratch, with_shared};
 use crate::tile::TileSize;
 use crate::transpose::transpose;
 use rayon::prelude::*;
@@ -11,11 +12,33 @@ use std::ops::Range;
 
 /// How a kernel is stored.
 #[derive(Clone, Copy)]
-pub(super) enum Kernel<'a> {
+pub(super) enum Order {
     /// `[output, channel, tap]`.
-    Forward(&'a [f32]),
+    Forward,
     /// `[channel, output, tap]`.
-    Backward(&'a [f32]),
+    Backward,
+}
+
+/// The weights as they are stored.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel<'a> {
+    pub values: &'a [f32],
+    pub order: Order,
+    /// Where they are kept packed.
+    pub slot: Option<Slot<'a>>,
+}
+
+impl Kernel<'_> {
+    /// Runs `work` with so many floats that `fill` has written, in this call or a former one.
+    pub fn with_packed(&self, len: usize, fill: impl Fn(&mut [f32]), work: impl FnOnce(&[f32])) {
+        match self.slot.and_then(|slot| slot.get(len, &fill)) {
+            Some(packed) => work(packed),
+            None => with_shared(len, |packed| {
+                fill(packed);
+                work(packed);
+            }),
+        }
+    }
 }
 
 /// Some outputs of a group, whose weights stand together.
@@ -92,12 +115,13 @@ pub(super) fn pack(
 ) {
     let (channels, outputs, taps) = (correlation.channels, correlation.outputs, used.len());
     let depth = channels * taps;
-    match kernel {
-        Kernel::Forward(w) => {
+    let w = kernel.values;
+    match kernel.order {
+        Order::Forward => {
             let w = &w[(panel.group * outputs + panel.outputs.start) * depth..];
             pack_forward(w, panel.outputs.len(), channels, used, part);
         }
-        Kernel::Backward(w) => {
+        Order::Backward => {
             let of_channel = outputs * taps;
             let w = &w[panel.group * channels * of_channel..][..channels * of_channel];
             let own = panel.outputs.start * taps..panel.outputs.end * taps;

@@ -1,12 +1,15 @@
 //! Every kernel against loops over all indices, in `f64`.
 
 mod norm;
+mod packed;
+mod same;
 
 use proptest::prelude::*;
 use secateur_kernels::conv::{ConvShape, Finish, backward_data, backward_weight, forward};
 use secateur_kernels::gram::add_outer_products_of_bundles;
 use secateur_kernels::layout::{BUNDLES, Batch, to_bundles, to_planes};
 use secateur_kernels::norm::{Line, forward as normalise};
+use secateur_kernels::packed::Weight;
 use secateur_kernels::pool::{PoolShape, average, average_backward, max_backward, max_forward};
 use secateur_kernels::{Clamp, Layout, Window, channel};
 
@@ -125,7 +128,8 @@ fn check_in(layout: Layout, shape: &ConvShape) {
         bias: Some(&bias),
         line: None,
     };
-    forward(layout, shape, &x_laid, &w, finish, &mut y);
+    let weight = Weight::new(&w);
+    forward(layout, shape, &x_laid, weight, finish, &mut y);
     assert_close(&from_layout(layout, shape.output, &y), &want, "y", shape);
 
     // A normalisation on the way is one afterwards, bit by bit.
@@ -141,7 +145,7 @@ fn check_in(layout: Layout, shape: &ConvShape) {
     let (mut want, mut normalised) = (y.clone(), vec![f32::NAN; y.len()]);
     normalise(line, run, &y, &mut want);
     finish.line = Some(line);
-    forward(layout, shape, &x_laid, &w, finish, &mut normalised);
+    forward(layout, shape, &x_laid, weight, finish, &mut normalised);
     assert_eq!(normalised, want, "normalised, {shape:?}, {layout:?}");
 
     let mut want = vec![0.0; x.len()];
@@ -149,7 +153,7 @@ fn check_in(layout: Layout, shape: &ConvShape) {
         want[i] += f64::from(w[j]) * f64::from(dy[k])
     });
     let mut dx = vec![f32::NAN; x.len()];
-    backward_data(layout, shape, &w, &dy_laid, &mut dx);
+    backward_data(layout, shape, weight, &dy_laid, &mut dx);
     assert_close(&from_layout(layout, shape.input, &dx), &want, "dx", shape);
 
     let mut want = vec![0.0; w.len()];
@@ -201,7 +205,8 @@ fn convolutions_of_every_kind_equal_the_loop() {
         conv(2, 1, [3, 61, 47], 5, [3, 3], one, one, [1, 1, 1, 1]),
         conv(3, 1, [70, 40, 40], 2, [3, 3], one, one, [1, 1, 1, 1]),
         conv(9, 1, [17, 1, 1], 13, [1, 1], one, one, [0; 4]),
-        // Pointwise, with and without stride.
+        // Pointwise, with and without stride, one of which is far larger than the input.
+        conv(3, 1, [5, 4, 4], 6, [1, 1], [1 << 20, 1 << 20], one, [0; 4]),
         conv(5, 1, [19, 9, 7], 23, [1, 1], one, one, [0; 4]),
         conv(9, 1, [6, 8, 8], 5, [1, 1], one, one, [0; 4]),
         conv(1, 1, [6, 8, 8], 19, [1, 1], one, one, [0; 4]),
@@ -367,8 +372,15 @@ fn patches_of_outputs_err_at_most_twice_as_much_as_products_one_by_one() {
             let mut dw = vec![f32::NAN; w.len()];
             let [x, dy] = [(shape.input, &x), (shape.output, &dy)]
                 .map(|(image, values)| to_layout(layout, image, values));
-            forward(layout, &shape, &x, &w, Finish::default(), &mut y);
-            backward_data(layout, &shape, &w, &dy, &mut dx);
+            forward(
+                layout,
+                &shape,
+                &x,
+                Weight::new(&w),
+                Finish::default(),
+                &mut y,
+            );
+            backward_data(layout, &shape, Weight::new(&w), &dy, &mut dx);
             backward_weight(layout, &shape, &x, &dy, &mut dw);
             let got = [
                 from_layout(layout, shape.output, &y),
@@ -392,104 +404,6 @@ fn patches_of_outputs_err_at_most_twice_as_much_as_products_one_by_one() {
             );
         }
     }
-}
-
-/// Forward, backward to the data and backward to the weight.
-fn results(layout: Layout, shape: &ConvShape) -> [Vec<f32>; 3] {
-    let x = numbers(shape.input_len(), 1);
-    let w = numbers(shape.weight_len(), 2);
-    let dy = numbers(shape.output_len(), 3);
-    let mut y = vec![f32::NAN; dy.len()];
-    let mut dx = vec![f32::NAN; x.len()];
-    let mut dw = vec![f32::NAN; w.len()];
-    forward(layout, shape, &x, &w, Finish::default(), &mut y);
-    backward_data(layout, shape, &w, &dy, &mut dx);
-    backward_weight(layout, shape, &x, &dy, &mut dw);
-    [y, dx, dw]
-}
-
-#[test]
-fn threads_do_not_change_a_bit() {
-    let one = [1, 1];
-    let cases = [
-        conv(17, 1, [40, 6, 6], 30, [3, 3], one, one, [1, 1, 1, 1]),
-        conv(64, 1, [300, 1, 1], 200, [1, 1], one, one, [0; 4]),
-        conv(2, 1, [16, 64, 64], 16, [3, 3], one, one, [1, 1, 1, 1]),
-        conv(3, 1, [16, 32, 32], 40, [1, 1], one, one, [0; 4]),
-        conv(9, 1, [30, 16, 16], 50, [3, 3], [2, 2], one, [1, 1, 1, 1]),
-        conv(9, 30, [30, 16, 16], 30, [3, 3], one, one, [1, 1, 1, 1]),
-        conv(5, 4, [32, 20, 20], 64, [3, 3], one, one, [1, 1, 1, 1]),
-    ];
-    let x = numbers(17 * 40 * 36, 1);
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        pool.expect("threads").install(|| {
-            let run = |layout, images: Option<usize>| {
-                cases.map(|shape| {
-                    let shape = shape.expect("the kernel fits");
-                    let images = images.unwrap_or(shape.images);
-                    results(layout, &ConvShape { images, ..shape })
-                })
-            };
-            let planes = run(Layout::Planes, None);
-            let bundles = BUNDLES.map(|images| run(Layout::Bundles(images), Some(images)));
-            let bundled = BUNDLES.map(|images| channel::moments(17 * 45, images, &x));
-            let seconds = BUNDLES.map(|images| {
-                let (mut totals, mut sums) = (vec![0.0; 70], vec![0.0; 70 * 70]);
-                let values = &x[..9 * 70 * images];
-                add_outer_products_of_bundles(images, 70, values, &mut totals, &mut sums);
-                (totals, sums)
-            });
-            (
-                planes,
-                bundles,
-                channel::moments(40, 36, &x),
-                bundled,
-                seconds,
-            )
-        })
-    };
-    let one = run(1);
-    for threads in [2, 3, 8] {
-        assert!(run(threads) == one, "{threads} threads");
-    }
-}
-
-#[test]
-fn former_calls_leave_nothing_behind() {
-    let one = [1, 1];
-    let pads = [1, 1, 1, 1];
-    let cases = [
-        conv(3, 1, [20, 9, 9], 17, [3, 3], one, one, pads),
-        conv(3, 1, [20, 9, 9], 17, [3, 3], [2, 2], one, pads),
-        conv(1, 1, [3, 40, 40], 9, [3, 3], one, one, pads),
-        conv(3, 20, [20, 9, 9], 20, [3, 3], one, one, pads),
-        conv(3, 1, [20, 9, 9], 17, [1, 1], one, one, [0; 4]),
-    ];
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    pool.expect("a thread").install(|| {
-        let larger = conv(5, 1, [40, 14, 14], 50, [3, 3], one, one, pads);
-        let bundle = conv(32, 1, [40, 14, 14], 50, [3, 3], one, one, pads);
-        for spoilt in [larger, cases[0], cases[3], bundle] {
-            let spoilt = spoilt.expect("the kernel fits");
-            let [x, w, y] = [spoilt.input_len(), spoilt.weight_len(), spoilt.output_len()]
-                .map(|len| vec![f32::NAN; len]);
-            for layout in Layout::ALL {
-                if layout.fits(spoilt.images) {
-                    forward(layout, &spoilt, &x, &w, Finish::default(), &mut y.clone());
-                    backward_data(layout, &spoilt, &w, &y, &mut x.clone());
-                    backward_weight(layout, &spoilt, &x, &y, &mut w.clone());
-                }
-            }
-            for shape in cases {
-                let shape = shape.expect("the kernel fits");
-                check(&shape);
-                for images in BUNDLES {
-                    check(&ConvShape { images, ..shape });
-                }
-            }
-        }
-    });
 }
 
 #[test]

@@ -7,8 +7,10 @@
 use super::{Gates, Keep};
 use ndarray::{Array1, Array2, ArrayView3, ArrayViewD, Axis, s};
 use rayon::prelude::*;
-use secateur_kernels::gram::{add_outer_products, add_outer_products_of_bundles};
-use secateur_kernels::layout::{BUNDLES, to_bundles};
+use secateur_kernels::gram::{
+    add_outer_products, add_outer_products_of_bundles, add_outer_products_of_planes,
+};
+use secateur_kernels::layout::BUNDLES;
 use secateur_kernels::{Layout, channel};
 
 /// What a tap has gathered, in `f64`.
@@ -157,9 +159,8 @@ impl Statistic {
                     let whole = n_images - n_images % LEAST_BUNDLE;
                     let values = &values[..whole * n_channels * n_positions];
                     if let Layout::Bundles(bundle) = Layout::best(whole) {
-                        let mut turned = vec![0.0; values.len()];
-                        to_bundles(bundle, n_channels, n_positions, values, &mut turned);
-                        add_outer_products_of_bundles(bundle, n_channels, &turned, sum, lower);
+                        let shape = [n_channels, n_positions];
+                        add_outer_products_of_planes(bundle, shape, values, sum, lower);
                     }
                     let rest = batch.slice_move(s![whole.., .., ..]);
                     if let Some(values) = rest.as_slice() {

@@ -31,7 +31,7 @@ pub(in crate::bundle) fn correlate(
     let panels = panels(correlation, TileSize::get(), ELEMENTS);
     let patches = Patches::new(correlation);
     let len = correlation.groups * correlation.outputs * correlation.channels;
-    with_shared(len * ELEMENTS, |weights| {
+    let transform_all = |weights: &mut [f32]| {
         let used = vec![true; correlation.taps()];
         fill(&panels, weights, |panel, part| {
             with_shared(part.len() / ELEMENTS * used.len(), |packed| {
@@ -39,6 +39,8 @@ pub(in crate::bundle) fn correlate(
                 transforms::of_weights(packed, correlation.is_turned, part);
             });
         });
+    };
+    kernel.with_packed(len * ELEMENTS, transform_all, |weights| {
         divide(correlation, &patches, &panels, target)
             .into_par_iter()
             .for_each(|part| {

@@ -6,6 +6,7 @@ use crate::graph::{ConvAttrs, Op, Operands};
 use crate::tensor::Floats;
 use secateur_kernels::Window;
 use secateur_kernels::conv::{self, ConvShape, Finish};
+use secateur_kernels::packed::Weight;
 
 fn shape(call: &Call<'_>, attrs: &ConvAttrs) -> Result<ConvShape, ExecError> {
     let image = |shape: &[usize]| -> Result<[usize; 4], ExecError> {
@@ -55,8 +56,14 @@ pub(super) fn backward(
     run_backward(call, &shape(call, attrs)?, gradient, wanted)
 }
 
+fn weight<'c>(call: &'c Call<'_>) -> Result<Weight<'c>, ExecError> {
+    let (_, values) = call.input(1)?;
+    let packed = call.packed;
+    Ok(Weight { values, packed })
+}
+
 fn run(call: &Call<'_>, shape: &ConvShape) -> Result<Floats, ExecError> {
-    let ((_, x), (_, w)) = (call.input(0)?, call.input(1)?);
+    let (_, x) = call.input(0)?;
     let bias = call.optional(2)?.map(|(_, bias)| bias);
     if bias.is_some_and(|bias| bias.len() != shape.output[0]) {
         return Err(call.error("the bias does not fit the channels"));
@@ -66,7 +73,8 @@ fn run(call: &Call<'_>, shape: &ConvShape) -> Result<Floats, ExecError> {
         return Err(call.error("the batch norm after it does not fit the channels"));
     }
     let mut y = call.buffer(shape.output_len());
-    conv::forward(call.layout, shape, x, w, Finish { bias, line }, &mut y);
+    let finish = Finish { bias, line };
+    conv::forward(call.layout, shape, x, weight(call)?, finish, &mut y);
     call.output(y)
 }
 
@@ -82,9 +90,8 @@ fn run_backward(
         .ok_or_else(|| call.error("a gradient is not in memory order"))?;
     let mut gradients: InputGradients = vec![None; wanted.len()];
     if is_wanted(0) {
-        let (_, w) = call.input(1)?;
         let (of_x, mut dx) = call.gradient_buffer(0)?;
-        conv::backward_data(call.layout, shape, w, dy, &mut dx);
+        conv::backward_data(call.layout, shape, weight(call)?, dy, &mut dx);
         gradients[0] = Some(call.buffered(of_x, dx)?);
     }
     if is_wanted(1) {

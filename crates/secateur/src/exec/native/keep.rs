@@ -31,7 +31,7 @@ impl Kept {
         most: usize,
     ) -> Self {
         let mut kept = Self::default();
-        let mut normalised = BTreeMap::new();
+        let mut normalised = Vec::new();
         for &index in &plan.step.nodes {
             let node = &graph.nodes[index];
             let wanted = wanted_gradients(node, differentiated);
@@ -56,8 +56,15 @@ impl Kept {
         }
         let len = |name: &String| plan.shape(name).iter().product::<usize>();
         if kept.names.iter().map(len).sum::<usize>() > most {
-            let read = |name: &String, _: &mut usize| kept.names.contains(name);
-            kept.again = normalised.extract_if(.., read).collect();
+            // In the order of the nodes: what one is computed from again is not computed again itself.
+            normalised.sort_by_key(|(_, index)| *index);
+            for (name, index) in normalised {
+                let input = graph.nodes[index].inputs.first();
+                let is_there = input.is_some_and(|input| !kept.again.contains_key(input));
+                if is_there && kept.names.contains(&name) {
+                    kept.again.insert(name, index);
+                }
+            }
             kept.names.retain(|name| !kept.again.contains_key(name));
         }
         kept

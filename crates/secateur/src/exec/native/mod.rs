@@ -17,6 +17,7 @@ mod norm;
 mod pool;
 mod reduce;
 mod session;
+mod weights;
 
 use self::session::NativeSession;
 use super::{Engine, ExecError, Request, Session};

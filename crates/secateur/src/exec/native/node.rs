@@ -11,6 +11,7 @@ use ::burn::tensor::Device;
 use ndarray::{ArcArray, IxDyn};
 use secateur_kernels::aligned::Aligned;
 use secateur_kernels::layout::Batch;
+use secateur_kernels::packed::Packed;
 use secateur_kernels::{Clamp, Layout};
 
 /// A node with its inputs at hand.
@@ -26,6 +27,8 @@ pub(super) struct Call<'c> {
     pub(super) clamp: Clamp,
     /// For a convolution, the batch normalisation that is computed with it, before the clamp.
     pub(super) normalised: Option<&'c Affine>,
+    /// For a convolution whose weight does not change, where it is kept packed.
+    pub(super) packed: Option<&'c Packed>,
     pub(super) buffers: &'c Buffers,
     /// For the operators that Burn runs.
     pub(super) device: &'c Device,

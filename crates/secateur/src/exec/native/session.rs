@@ -9,6 +9,7 @@ use super::keep::{Kept, wanted_gradients};
 use super::layout::{Laid, layout_of, layout_of_input};
 use super::node::{Call, Saved};
 use super::norm::{Affine, affine};
+use super::weights::Weights;
 use crate::exec::plan::{Plan, Wanted, check_output_gradients, dependents};
 use crate::exec::taps::Taps;
 use crate::exec::{BatchNormMode, ExecError, LossGradient, Of, Request, Session, Statistic, Tap};
@@ -40,6 +41,7 @@ pub(super) struct NativeSession {
     fused: Fused,
     /// Of a step by the last plan.
     kept: Kept,
+    weights: Weights,
 }
 
 /// Whether a backward pass follows.
@@ -93,6 +95,7 @@ impl NativeSession {
             plan: None,
             fused: Fused::default(),
             kept: Kept::default(),
+            weights: Weights::default(),
             graph,
         })
     }
@@ -112,6 +115,7 @@ impl NativeSession {
                 }
                 let (fused, differentiated) = (&self.fused, &self.differentiated);
                 self.kept = Kept::new(&self.graph, &plan, fused, differentiated, self.most);
+                self.weights = Weights::new(&self.graph, &plan, &self.wanted, self.most);
                 Ok(plan)
             }
         }
@@ -182,6 +186,7 @@ impl NativeSession {
             batch_norm: self.batch_norm,
             clamp: self.fused.clamp(index),
             normalised: None,
+            packed: self.weights.packed(index),
             buffers: &self.buffers,
             device: &self.device,
         }

@@ -138,3 +138,42 @@ fn convolutions_with_normalisations_give_what_they_give_one_by_one() {
         }
     }
 }
+
+#[test]
+fn a_normalisation_of_what_is_computed_again_is_computed_from_what_is_kept() {
+    let norm = |input: &str, output: &str| {
+        let op = Op::BatchNormalization {
+            epsilon: 1e-3,
+            momentum: 0.9,
+        };
+        node(op, &[input, "gamma", "beta", "mean", "variance"], output)
+    };
+    let relu = |input: &str, output: &str| node(Op::Activation(Activation::Relu), &[input], output);
+    let conv = |input: &str, output: &str| {
+        node(Op::Conv(ConvAttrs::default()), &[input, "weight"], output)
+    };
+    let mut graph = network();
+    graph.nodes = vec![
+        conv("input", "a.conv"),
+        norm("a.conv", "a.norm"),
+        relu("a.norm", "a"),
+        norm("a", "b.norm"),
+        relu("b.norm", "b"),
+        norm("b", "c.norm"),
+        conv("c.norm", "logits"),
+    ];
+    graph.outputs.truncate(1);
+    graph.outputs[0].name = "logits".to_owned();
+    for images in [3, 8] {
+        let input = numbers(&[images, 6, 4, 5], 1);
+        let run = |engine: &dyn Engine| {
+            let mut request = request(&graph, &["weight", "gamma", "beta"]);
+            request.batch_norm = BatchNormMode::Batch;
+            let mut session = engine.session(&request).unwrap();
+            let mut gradient = |outputs: &[Floats]| vec![numbers(outputs[0].shape(), 7)];
+            session.step(&input, &mut gradient).unwrap()
+        };
+        let kept = run(&NativeEngine::new());
+        assert!(run(&NativeEngine::new().keeping(0)) == kept);
+    }
+}

@@ -3,7 +3,7 @@
 
 use super::target::MAX_VALUES;
 use crate::decompose::{Basis, OutputMoments, directions};
-use crate::graph::{FactoredKind, FactoredLayer, Graph, Inferred, Node, Op};
+use crate::graph::{ConvAttrs, FactoredKind, FactoredLayer, Graph, Inferred, Node, Op};
 use crate::prune::{JointMoments, fit};
 use crate::tensor::{Floats, Tensor};
 use ndarray::{Array1, Array2, ArrayView2, Axis, IxDyn, concatenate, s};
@@ -56,20 +56,21 @@ impl Patches {
             let value = read;
             return Some(Self { graph, value, n });
         }
-        // One filter for each value of the window, which picks it out.
-        let mut weight = Floats::zeros(IxDyn(&[n, channels, kernel_h, kernel_w]));
+        // For each channel a filter for each value of the window, which picks it out.
+        let mut weight = Floats::zeros(IxDyn(&[n, 1, kernel_h, kernel_w]));
         for filter in 0..n {
-            let (channel, tap) = (
-                filter / (kernel_h * kernel_w),
-                filter % (kernel_h * kernel_w),
-            );
-            weight[[filter, channel, tap / kernel_w, tap % kernel_w]] = 1.0;
+            let tap = filter % (kernel_h * kernel_w);
+            weight[[filter, 0, tap / kernel_w, tap % kernel_w]] = 1.0;
         }
+        let attrs = ConvAttrs {
+            groups: channels,
+            ..attrs.clone()
+        };
         let name = graph.fresh_value(&format!("{}.taps", layer.name));
         let value = graph.fresh_value(&format!("{}.patches", layer.name));
         let node = Node {
             name: graph.fresh_node(&format!("{}.patches", layer.name)),
-            op: basis.op.clone(),
+            op: Op::Conv(attrs),
             inputs: vec![read, name.clone()],
             outputs: vec![value.clone()],
         };

@@ -17,9 +17,7 @@ use crate::cost;
 use crate::data::Batch;
 use crate::decompose::OutputMoments;
 use crate::exec::{BatchNormMode, Engine};
-use crate::graph::{
-    FactoredKind, FactoredLayer, Graph, OUTPUT_SCALE, Op, Uses, factored_layers, infer_images,
-};
+use crate::graph::{FactoredKind, FactoredLayer, Graph, Op, Uses, factored_layers, infer_images};
 use crate::progress::Progress;
 use crate::prune::channels::{self, ChannelPlan};
 use crate::tensor::{Floats, Tensor};
@@ -151,8 +149,7 @@ pub fn refit_layers(
     Ok(result)
 }
 
-/// Gives batch norms and output scales the trained parameters of `uncut` again: what a layer is fitted to
-/// goes with them.
+/// Gives batch norms the trained parameters of `uncut` again: what a layer is fitted to goes with them.
 fn restore_affine(cut: &mut Graph, uncut: &Graph, kept: &KeptOutputs) {
     for node in &uncut.nodes {
         let Op::BatchNormalization { .. } = node.op else {
@@ -173,13 +170,6 @@ fn restore_affine(cut: &mut Graph, uncut: &Graph, kept: &KeptOutputs) {
             if left.shape() == now.shape() {
                 cut.initializers.insert(name.clone(), Tensor::F32(left));
             }
-        }
-    }
-    for (name, tensor) in &mut cut.initializers {
-        if let Tensor::F32(scales) = tensor
-            && name.ends_with(OUTPUT_SCALE)
-        {
-            scales.fill(1.0);
         }
     }
 }

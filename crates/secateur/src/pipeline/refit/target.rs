@@ -8,9 +8,9 @@ use super::kernel::Patches;
 use crate::exec::{Engine, Keep, Request, Statistic};
 use crate::graph::{Arithmetic, FactoredKind, FactoredLayer, Graph, OUTPUT_SCALE, Op, Uses};
 use crate::prune::{JointMoments, fit};
-use crate::tensor::Floats;
+use crate::tensor::{Floats, Tensor};
 use crate::train::{TrainError, store_statistics, stored_statistics};
-use ndarray::{Axis, Slice, concatenate};
+use ndarray::{ArcArray, ArrayViewD, Axis, IxDyn, Slice};
 
 // Fewer positions for each unknown of a row say too little.
 const LEAST_PER_UNKNOWN: usize = 4;
@@ -50,11 +50,12 @@ struct Stream {
 const LEAST_GAIN: f64 = 0.01;
 
 /// Images that the fit of a layer looks at, where both networks take `macs` multiply-accumulates for one of them,
-/// and the layer has so many unknowns at so many positions: their patches are as much work as their moments.
+/// and the layer has so many unknowns at so many positions, half of whose products are those of the other half.
 pub(super) fn images_within(macs: u64, unknowns: usize, positions: u64) -> usize {
     let moments = (unknowns as u64)
         .saturating_pow(2)
-        .saturating_mul(positions.saturating_mul(2));
+        .saturating_mul(positions)
+        / 2;
     let macs = macs.saturating_add(moments);
     let images = usize::try_from(FIT_MACS / macs.max(1)).unwrap_or(usize::MAX);
     images.max(LEAST_IMAGES)
@@ -221,7 +222,7 @@ impl<'l> Target<'l> {
                 wanted.swap_axes(at, at + 1);
             }
         }
-        Some(concatenate(Axis(1), &[inputs, wanted]).ok()?.into_shared())
+        side_by_side(&inputs, &wanted)
     }
 
     /// Fits the projection, and makes batch norm normalise as in the uncut network. The names of those
@@ -242,6 +243,7 @@ impl<'l> Target<'l> {
         } else {
             found.store(cut, self.layer)?;
         }
+        reset_scale(cut, &self.layer.output);
         for norm in &self.norms {
             let Some(statistics) = stored_statistics(uncut, norm) else {
                 continue;
@@ -255,6 +257,43 @@ impl<'l> Target<'l> {
         }
         Ok(Some(self.norms.clone()))
     }
+}
+
+/// Gives the scale of an output the value that it had before any training, where there is one: what was fitted is what comes
+/// out of it.
+pub(super) fn reset_scale(graph: &mut Graph, output: &String) {
+    let scaled = graph.nodes.iter().find(|node| node.inputs.contains(output));
+    let scale = scaled.and_then(|node| {
+        node.inputs
+            .iter()
+            .find(|input| input.ends_with(OUTPUT_SCALE))
+    });
+    if let Some(Tensor::F32(scales)) = scale.and_then(|name| graph.initializers.get_mut(name)) {
+        scales.fill(1.0);
+    }
+}
+
+/// `[images, channels, ...]` of both, image by image.
+fn side_by_side(left: &ArrayViewD<'_, f32>, right: &ArrayViewD<'_, f32>) -> Option<Floats> {
+    let &[images, left_channels, ref rest @ ..] = left.shape() else {
+        return None;
+    };
+    let &[_, right_channels, ..] = right.shape() else {
+        return None;
+    };
+    if right.shape() != [&[images, right_channels], rest].concat() {
+        return None;
+    }
+    let shape = [&[images, left_channels + right_channels], rest].concat();
+    let (left, right) = (left.as_standard_layout(), right.as_standard_layout());
+    let (left, right) = (left.as_slice()?, right.as_slice()?);
+    let mut both = Vec::with_capacity(left.len() + right.len());
+    let parts = |image: usize, len: usize| image * (len / images)..(image + 1) * (len / images);
+    for image in 0..images {
+        both.extend_from_slice(&left[parts(image, left.len())]);
+        both.extend_from_slice(&right[parts(image, right.len())]);
+    }
+    ArcArray::from_shape_vec(IxDyn(&shape), both).ok()
 }
 
 impl Stream {

@@ -3,7 +3,7 @@
 use super::{choice, settings, stated};
 use clap::{Args, ValueEnum};
 use secateur::decompose::Basis;
-use secateur::importance::Score;
+use secateur::importance::{ChannelScore, Score};
 use secateur::pipeline::{Refit, Removal, Settings, Sides, Target};
 use secateur::prune::Per;
 use secateur::train::Curvature;
@@ -14,6 +14,7 @@ const SIDES: &[&str] = &["outputs", "both"];
 const REFITS: &[&str] = &["projections", "kernels"];
 const BASES: &[&str] = &["svd", "white", "fisher"];
 const SCORES: &[&str] = &["taylor", "fisher", "energy", "magnitude", "lamp"];
+const CHANNEL_SCORES: &[&str] = &["fisher", "taylor", "l1", "l2", "batch-norm", "lamp"];
 const CURVATURES: &[&str] = &["labels", "model", "output"];
 
 /// A published method.
@@ -31,10 +32,10 @@ pub struct ExcludeArgs {
     pub exclude: Option<String>,
 }
 
-/// One cut.
+/// What a run must reach.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Pruning options")]
-pub struct CutArgs {
+pub struct TargetArgs {
     #[arg(
         long,
         value_name = "NAME=AMOUNT",
@@ -42,11 +43,46 @@ pub struct CutArgs {
             "What must hold at the end; may be given several times: `acc-drop=1.0pp` (test top-1 lost, \
              percentage points), `params=25%` or `params=1.5M`, `macs=50%`, `size=2MB`, `latency=50%` or \
              `latency=8ms` (what is kept; the median of one run in the runtime), and without labels \
-             `output-error=5%` (root mean square of the outputs' change, of their spread)",
+             `output-error=5%` (root mean square of the outputs' change, as a share of their standard deviation). \
+             Numbers may end in k, M, G (parameters, MACs), kB, KiB, MB, MiB, GB (bytes), us, ms, s (time)",
             shown_targets(),
         )
     )]
     pub target: Vec<Target>,
+}
+
+impl TargetArgs {
+    pub fn apply(&self, settings: &mut Settings) {
+        set_targets(&self.target, settings);
+    }
+}
+
+/// The sizes that one cut must reach.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Pruning options")]
+pub struct SizeArgs {
+    /// The size to reach, wanted where there is no `--plan`; may be given several times: `params=25%` or
+    /// `params=1.5M`, `macs=50%`, `size=2MB` (what is kept)
+    #[arg(long, value_name = "NAME=AMOUNT")]
+    pub target: Vec<Target>,
+}
+
+impl SizeArgs {
+    pub fn apply(&self, settings: &mut Settings) {
+        set_targets(&self.target, settings);
+    }
+}
+
+fn set_targets(targets: &[Target], settings: &mut Settings) {
+    if !targets.is_empty() {
+        settings.prune.targets = targets.to_vec();
+    }
+}
+
+/// One cut.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Pruning options")]
+pub struct CutArgs {
     #[command(flatten)]
     pub exclude: ExcludeArgs,
     /// A method as published, in the place of `--basis` and `--score`: `basis-scaling` is
@@ -69,7 +105,9 @@ pub struct CutArgs {
         value_name = "NAME",
         value_parser = choice::of::<Score>(SCORES),
         help = stated(
-            "What a direction is worth; `taylor` is measured in training and goes with `--basis svd`",
+            "What a direction is worth: the loss that `taylor` (importance measured in training, with `--basis svd`) or \
+             `fisher` (second moments) expects without it, the `energy` of its outputs, or the `magnitude` of its weights, \
+             which `lamp` compares within a layer. Channels have `--channel-score`",
             choice::name(&settings::defaults().prune.score),
         )
     )]
@@ -135,9 +173,6 @@ pub struct CutArgs {
 impl CutArgs {
     pub fn apply(&self, settings: &mut Settings) {
         let prune = &mut settings.prune;
-        if !self.target.is_empty() {
-            prune.targets.clone_from(&self.target);
-        }
         if self.exclude.exclude.is_some() {
             prune.exclude.clone_from(&self.exclude.exclude);
         }
@@ -171,6 +206,17 @@ pub struct RoundArgs {
         )
     )]
     pub remove: Option<Removal>,
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = choice::of::<ChannelScore>(CHANNEL_SCORES),
+        help = stated(
+            "What a channel is worth: `fisher`, what the others cannot stand in for, in the metric of the loss; measured on \
+             images, too, `taylor`; by weights alone `l1`, `l2`, `batch-norm` (its scale) or `lamp`",
+            choice::name(&settings::defaults().prune.channel_score),
+        )
+    )]
+    pub channel_score: Option<ChannelScore>,
     #[arg(
         long,
         value_name = "WHICH",
@@ -271,6 +317,7 @@ impl RoundArgs {
         prune.step = self.step.or(prune.step);
         prune.removes = self.remove.unwrap_or(prune.removes);
         prune.sides = self.sides.unwrap_or(prune.sides);
+        prune.channel_score = self.channel_score.unwrap_or(prune.channel_score);
         if self.double {
             prune.removes = Removal::Double;
         }

@@ -16,8 +16,8 @@ pub struct Reader {
     channels: Vec<Option<ChannelId>>,
     /// Second moment of the loss gradient, per channel.
     curvature: Array1<f64>,
-    /// The inverse second moment of all channels.
-    inverse: Array2<f64>,
+    /// The inverse second moment of all channels; `None` where none stands in for another one.
+    inverse: Option<Array2<f64>>,
     /// The diagonal of the inverse second moment of the channels that are left.
     diagonal: Vec<f64>,
     /// What each channel that went took off.
@@ -58,9 +58,36 @@ impl Reader {
             channels: channels.to_vec(),
             curvature: curvature.to_owned(),
             diagonal: inverse.diag().to_vec(),
-            inverse,
+            inverse: Some(inverse),
             taken: Vec::new(),
         })
+    }
+
+    /// Channels of which each costs what it costs, whatever else goes.
+    #[must_use]
+    pub fn of_costs(channels: Vec<Option<ChannelId>>, costs: Vec<f64>) -> Self {
+        Self {
+            diagonal: vec![1.0; channels.len()],
+            channels,
+            curvature: costs.into(),
+            inverse: None,
+            taken: Vec::new(),
+        }
+    }
+
+    /// Whether any of its channels is of that group.
+    #[must_use]
+    pub fn is_of(&self, group: usize) -> bool {
+        let channels = self.channels.iter().flatten();
+        channels.into_iter().any(|id| id.group == group)
+    }
+
+    /// What removing each channel costs now.
+    #[must_use]
+    pub fn costs(&self) -> Vec<f64> {
+        (0..self.channels.len())
+            .map(|index| self.cost(index))
+            .collect()
     }
 
     /// Loss that removing the index costs.
@@ -71,10 +98,10 @@ impl Reader {
     /// Takes an index out of those that stand in for others.
     fn remove(&mut self, index: usize) {
         let pivot = self.diagonal[index];
-        if pivot <= 0.0 {
+        let Some(inverse) = self.inverse.as_ref().filter(|_| pivot > 0.0) else {
             return;
-        }
-        let mut row = self.inverse.row(index).to_vec();
+        };
+        let mut row = inverse.row(index).to_vec();
         for before in &self.taken {
             let factor = -before.row[index] / before.pivot;
             for (value, other) in row.iter_mut().zip(&before.row) {
@@ -273,7 +300,8 @@ mod tests {
 
     /// The order by the definition: whole inverses, downdated whole, all costs computed anew each time.
     fn obvious_order(readers: &[Reader], sizes: &[usize], saved: &[f64]) -> Vec<ChannelId> {
-        let mut inverses: Vec<Array2<f64>> = readers.iter().map(|r| r.inverse.clone()).collect();
+        let mut inverses: Vec<Array2<f64>> =
+            readers.iter().filter_map(|r| r.inverse.clone()).collect();
         let mut left: Vec<ChannelId> = sizes
             .iter()
             .enumerate()

@@ -66,7 +66,7 @@ pub fn over_groups(costs: &[f64], rank: usize) -> Vec<f64> {
 }
 
 /// Each value divided by the sum of all that are at least as large.
-fn lamp(magnitudes: &[f64]) -> Vec<f64> {
+pub(super) fn lamp(magnitudes: &[f64]) -> Vec<f64> {
     let share = |value: f64| {
         let rest: f64 = magnitudes.iter().filter(|&&other| other >= value).sum();
         if rest > 0.0 { value / rest } else { 0.0 }

@@ -1,10 +1,12 @@
 //! Scores of directions and channels: what removing each one costs.
 
 mod channel;
+mod criterion;
 mod direction;
 mod taylor;
 
 pub use channel::{Reader, RemovalOrder};
+pub use criterion::{ChannelScore, by_weights};
 pub use direction::{Score, over_groups, score};
 pub use taylor::{ImportanceError, TaylorWindow, scaling_gradient};
 

@@ -5,15 +5,15 @@ use super::PipelineError;
 use super::channel_order::{ChannelOrder, aligned, shortest};
 use super::choose::exported_size;
 use super::score::Scoring;
-use super::stages::shapes;
+use super::stages::{light_with, shapes, source};
 use super::times::Times;
 use crate::decompose::{OutputMoments, cap_ranks};
 use crate::graph::{Graph, Inferred, Op, Size, factored_layers, layer_of};
 use crate::groups::{ChannelGroups, ChannelId, Removed, Role, discover};
-use crate::importance::{Reader, RemovalOrder};
+use crate::importance::{ChannelScore, Reader, RemovalOrder, by_weights};
 use crate::prune::Per;
 use crate::prune::channels::{self, ChannelPlan, RepairConfig};
-use crate::train::{ChannelAxis, KeptChannels, Wanted};
+use crate::train::{ChannelAxis, KeptChannels, Wanted, channel_costs};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A network that has lost channels.
@@ -61,8 +61,7 @@ impl Scoring<'_> {
             .iter()
             .filter_map(|wanted| moments.get_key_value(&wanted.value));
         let settings = &self.settings.prune;
-        let (mut readers, mut measured) = (Vec::new(), BTreeSet::new());
-        let mut seconds = BTreeMap::new();
+        let (mut readers, mut seconds) = (Vec::new(), BTreeMap::new());
         for (value, known) in moments {
             let mean = known.mean.view().insert_axis(ndarray::Axis(1));
             let second = &known.covariance + mean.dot(&mean.t()) * known.positions;
@@ -71,9 +70,20 @@ impl Scoring<'_> {
                     Reader::new(&axis.channels, &second, known.gradient.diag(), RIDGE)
             {
                 readers.push(reader);
-                measured.insert(value);
                 seconds.insert(value.clone(), second);
             }
+        }
+        match settings.channel_score {
+            ChannelScore::Fisher => {}
+            ChannelScore::Taylor => readers = self.taylor_readers(graph, &groups, wanted)?,
+            score => readers = by_weights(score, graph, &groups),
+        }
+        if readers.is_empty() && !seconds.is_empty() {
+            return Err(PipelineError::Setting {
+                setting: "channel-score",
+                value: settings.channel_score.name().to_owned(),
+                want: "another one: the network has nothing that it is read from",
+            });
         }
         let exclude = match &settings.exclude {
             Some(pattern) => Some(regex::Regex::new(pattern)?),
@@ -83,6 +93,7 @@ impl Scoring<'_> {
             let exclude = exclude.as_ref();
             exclude.is_some_and(|exclude| exclude.is_match(layer_of(node)))
         };
+        let is_scored = |group: usize| readers.iter().any(|reader| reader.is_of(group));
         let saved: Vec<f64> = saved(graph, &groups, &inferred, times)
             .iter()
             .map(|size| match settings.per() {
@@ -92,10 +103,13 @@ impl Scoring<'_> {
                 Per::Direction => 1.0,
             })
             .zip(&groups.groups)
-            .map(|(saved, group)| {
-                // A group that is excluded, or read where nothing is known, saves nothing: it stays.
-                let is_known = |node: &str| reads.get(node).is_some_and(|v| measured.contains(v));
+            .enumerate()
+            .map(|(index, (saved, group))| {
+                // A group that is excluded, has no score, or is read where nothing is known, saves nothing: it stays.
+                let is_known =
+                    |node: &str| reads.get(node).is_some_and(|v| seconds.contains_key(v));
                 let stays = group.nodes(Role::Consumes).any(|node| !is_known(node))
+                    || !is_scored(index)
                     || group.members.iter().any(|member| is_excluded(&member.node));
                 if stays { 0.0 } else { saved }
             })
@@ -135,6 +149,38 @@ impl Scoring<'_> {
             kept: kept(graph, &groups, &removed),
             plan,
         }))
+    }
+
+    /// Taylor scores of the channels of what layers read.
+    fn taylor_readers(
+        &self,
+        graph: &Graph,
+        groups: &ChannelGroups,
+        wanted: BTreeSet<Wanted>,
+    ) -> Result<Vec<Reader>, PipelineError> {
+        let channels = |value: &str| groups.value(value).map(|axis| axis.channels.clone());
+        let zeros = |wanted: Wanted| {
+            // Nothing stands in for the channel, not even its mean.
+            let means = vec![0.0; channels(&wanted.value)?.len()];
+            Some((wanted, means))
+        };
+        let values: Vec<(Wanted, Vec<f64>)> = wanted.into_iter().filter_map(zeros).collect();
+        let names: Vec<String> = values
+            .iter()
+            .map(|(wanted, _)| wanted.value.clone())
+            .collect();
+        let costs = channel_costs(
+            self.engine,
+            &light_with(graph, &names)?,
+            &self.task.outputs(),
+            &values,
+            &source(self.prepared, self.settings),
+            &self.statistics(),
+            self.progress,
+        )?;
+        let reader =
+            |(value, costs): (String, Vec<f64>)| Some(Reader::of_costs(channels(&value)?, costs));
+        Ok(costs.into_iter().filter_map(reader).collect())
     }
 }
 

@@ -1,10 +1,10 @@
 //! What is said before the long work: settings that no run can have, targets that none can reach.
 
 use super::foresee::feasibility;
-use super::{PipelineError, Prepared, Settings, Target};
+use super::{PipelineError, Prepared, Removal, Settings, Target};
 use crate::decompose::Basis;
 use crate::graph::{Graph, Op, infer_images};
-use crate::importance::Score;
+use crate::importance::{ChannelScore, Score};
 use crate::tensor::ElementType;
 use crate::train::Curvature;
 use crate::transfer::InsertBatchNorm;
@@ -35,6 +35,10 @@ pub(super) fn check(settings: &Settings) -> Result<(), PipelineError> {
         }
     } else if prune.statistics_images == 0 {
         return wrong("statistics-images", "0", "at least 1");
+    }
+    if prune.channel_score != ChannelScore::Fisher && prune.removes == Removal::Basis {
+        let want = "`fisher`, or channels that may go: `--remove channels` or `--double`";
+        return wrong("channel-score", prune.channel_score.name(), want);
     }
     if settings.data.batch_size == 0 {
         return wrong("batch-size", "0", "at least 1");

@@ -4,7 +4,7 @@ use super::Target;
 use crate::data::{Augment, DataKind};
 use crate::decompose::Basis;
 use crate::exec::EngineKind;
-use crate::importance::Score;
+use crate::importance::{ChannelScore, Score};
 use crate::prune::Per;
 use crate::train::{Curvature, Trainable};
 use crate::transfer::{HeadChoice, InsertBatchNorm};
@@ -156,6 +156,8 @@ pub struct PruneSettings {
     pub basis: Basis,
     /// What a direction is worth (fisher); `taylor` goes with the basis `svd`.
     pub score: Score,
+    /// What a channel is worth (fisher).
+    pub channel_score: ChannelScore,
     /// Of which loss the bases and scores know the gradients (output).
     pub curvature: Curvature,
     /// Training images from which bases and scores are made (2048).
@@ -203,6 +205,7 @@ impl Default for PruneSettings {
             sides: Sides::Both,
             basis: Basis::Fisher,
             score: Score::Fisher,
+            channel_score: ChannelScore::Fisher,
             curvature: Curvature::Output,
             statistics_images: 2048,
             step: None,

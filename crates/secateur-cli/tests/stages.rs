@@ -331,6 +331,35 @@ fn a_finished_run_that_is_resumed_writes_the_same_bytes() {
 }
 
 #[test]
+fn a_run_that_is_not_finished_is_not_begun_anew_by_accident() {
+    let place = with_model();
+    let folder = place.path().join("run");
+    place.succeed(&compress());
+    assert!(!folder.join("unfinished").exists());
+    // As it is after a kill.
+    std::fs::write(folder.join("unfinished"), "").unwrap();
+    let again = place.run(&compress());
+    assert_eq!(again.status, 2, "{}", again.stderr);
+    assert!(
+        again.stderr.contains("go on with `--resume`"),
+        "{}",
+        again.stderr
+    );
+    // Another command in the same folder leaves nothing of it.
+    place.succeed(&[&compress()[..], &["--seed", "1"]].concat());
+    let config = std::fs::read_to_string(folder.join("config.toml")).unwrap();
+    assert!(config.contains("seed = 1"), "{config}");
+    // Checkpoints of nobody knows what are neither used nor removed.
+    std::fs::remove_file(folder.join("config.toml")).unwrap();
+    for more in [&[][..], &["--resume"]] {
+        let lost = place.run(&[&compress()[..], more].concat());
+        assert_eq!(lost.status, 2, "{}", lost.stderr);
+        assert!(lost.stderr.contains("no `config.toml`"), "{}", lost.stderr);
+    }
+    assert!(folder.join("checkpoints").exists());
+}
+
+#[test]
 fn a_dry_run_writes_nothing_and_says_what_would_be_done() {
     let place = with_model();
     let before = place.files();

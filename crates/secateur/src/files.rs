@@ -22,7 +22,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
         let mut file = temporary(path)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
-        make_readable(file.as_file())?;
+        if let Ok(former) = std::fs::metadata(path) {
+            file.as_file().set_permissions(former.permissions())?;
+        }
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     };
@@ -30,6 +32,21 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Opens a file that holds data: a pipe would be waited for without end.
+///
+/// # Errors
+/// Where it cannot be opened, or is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<std::fs::File> {
+    if std::fs::metadata(path)?.is_file() {
+        std::fs::File::open(path)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ))
+    }
 }
 
 /// Checks, before long work, that `path` can be written.
@@ -57,11 +74,14 @@ fn temporary(path: &Path) -> io::Result<tempfile::NamedTempFile> {
         Some(name) => format!("{TEMPORARY}{}-", name.to_string_lossy()),
         None => TEMPORARY.to_owned(),
     };
-    tempfile::Builder::new()
-        .prefix(&prefix)
-        .suffix(".tmp")
-        .tempfile_in(folder_of(path))
-        .map_err(without_path)
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    // As readable as any other new file, not private as temporary ones are.
+    #[cfg(unix)]
+    let mode: std::fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    #[cfg(unix)]
+    builder.permissions(mode);
+    builder.tempfile_in(folder_of(path)).map_err(without_path)
 }
 
 /// What went wrong, without the temporary path that `tempfile` adds: it would say nothing to a user.
@@ -112,18 +132,6 @@ fn folder_of(path: &Path) -> &Path {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     }
-}
-
-/// Temporary files are private to their owner; results are as readable as any other file.
-#[cfg(unix)]
-fn make_readable(file: &std::fs::File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn make_readable(_file: &std::fs::File) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

@@ -94,6 +94,22 @@ fn what_exporters_write_runs_as_in_their_framework() {
 }
 
 #[test]
+fn a_runtime_is_given_the_weights_that_are_in_another_file() {
+    let path = folder().join("torch-external.onnx");
+    let bytes = onnx::bytes_of(&path).unwrap();
+    let tract = verify::open(RuntimeKind::Tract, &Options::default()).unwrap();
+    let mut loaded = tract.load(&bytes, SHAPE).unwrap();
+    let wanted = floats("torch-external.json");
+    assert_close("external", &loaded.run(&image()).unwrap(), &wanted);
+    // Any other file is what it is.
+    let path = folder().join("torch-dynamic.onnx");
+    assert_eq!(
+        onnx::bytes_of(&path).unwrap(),
+        std::fs::read(&path).unwrap()
+    );
+}
+
+#[test]
 fn what_is_not_taken_is_refused_by_name_with_the_remedy() {
     let said = |name: &str| {
         let read = onnx::read(folder().join(format!("{name}.onnx")));

@@ -28,9 +28,10 @@ pub struct DataArgs {
     /// `digits` are embedded and need no folder
     #[arg(long, value_name = "KIND", value_parser = choice::of::<DataKind>(KINDS))]
     pub data_kind: Option<DataKind>,
-    /// How pixels become input: `imagenet`, `caffe`, `unit`, `pm1`, or numbers such as
-    /// `mean=0.5,0.5,0.5;std=0.5,0.5,0.5;scale=0.00392157;order=rgb`; read from the model's metadata where
-    /// not given
+    /// How pixels of 0 to 255 become input, `(pixel * scale - mean) / std`: `imagenet` (RGB / 255, mean 0.485, 0.456, 0.406,
+    /// std 0.229, 0.224, 0.225), `caffe` (BGR minus 103.939, 116.779, 123.68), `unit` (RGB / 255), `pm1` (RGB / 127.5 - 1), or
+    /// numbers such as `scale=1/255;mean=0.5,0.5,0.5;std=0.5,0.5,0.5;order=rgb` (or `bgr`, `gray`), of which `scale` is needed;
+    /// read from the model's metadata where not given
     #[arg(long, value_name = "NAME|NUMBERS")]
     pub preprocess: Option<String>,
     /// Image height and width in pixels, where the model does not fix them; else those of its metadata,
@@ -66,16 +67,6 @@ pub struct DataArgs {
         help = stated("Images in a batch", settings::defaults().data.batch_size)
     )]
     pub batch_size: Option<usize>,
-    #[arg(
-        long,
-        value_name = "HOW",
-        value_parser = choice::of::<Augment>(AUGMENTS),
-        help = stated(
-            "Random changes of training images: shifts of up to an eighth, and left-right flips",
-            choice::name(&settings::defaults().data.augment),
-        )
-    )]
-    pub augment: Option<Augment>,
 }
 
 impl DataArgs {
@@ -93,6 +84,27 @@ impl DataArgs {
         data.test_fraction = self.test_fraction.unwrap_or(data.test_fraction);
         data.limit = self.limit.or(data.limit);
         data.batch_size = self.batch_size.unwrap_or(data.batch_size);
-        data.augment = self.augment.unwrap_or(data.augment);
+    }
+}
+
+/// How training images are changed.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Data options")]
+pub struct AugmentArgs {
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_parser = choice::of::<Augment>(AUGMENTS),
+        help = stated(
+            "Random changes of training images: shifts of up to an eighth, and left-right flips",
+            choice::name(&settings::defaults().data.augment),
+        )
+    )]
+    pub augment: Option<Augment>,
+}
+
+impl AugmentArgs {
+    pub fn apply(&self, settings: &mut Settings) {
+        settings.data.augment = self.augment.unwrap_or(settings.data.augment);
     }
 }

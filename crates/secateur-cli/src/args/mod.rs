@@ -10,9 +10,9 @@ mod settings;
 mod transfer;
 
 pub use bench::BenchArgs;
-pub use data::DataArgs;
+pub use data::{AugmentArgs, DataArgs};
 pub use global::{EngineArgs, Format, GlobalArgs, LatencyArgs, RuntimeArgs};
-pub use prune::{CutArgs, RoundArgs};
+pub use prune::{CutArgs, RoundArgs, SizeArgs, TargetArgs};
 pub use settings::{RunArgs, SettingsArgs, defaults};
 pub use transfer::TransferArgs;
 
@@ -109,12 +109,12 @@ pub struct InspectArgs {
     pub global: GlobalArgs,
 }
 
-/// Does the whole job: transfer, decompose, train scaling factors, prune, fold, export, verify, report
+/// Does the whole job: transfer, decompose, prune in rounds, fine-tune, fold, export, verify, report
 ///
 /// Reads a pre-trained network and labelled images, fits the network to their classes, splits each
-/// convolution into a basis and a projection, learns how much each basis direction matters, removes those
-/// that matter least until the targets are reached, and writes a smaller file of standard ONNX operators,
-/// which is checked in an independent runtime. Accuracy is held on a validation split; the test split is
+/// convolution into a basis and a projection, measures on training images how much each direction matters, removes
+/// those that matter least and fits the rest to the uncut network, round by round, until the targets are reached, and
+/// writes a smaller file of standard ONNX operators, which is checked in an independent runtime. Accuracy is held on a validation split; the test split is
 /// used once, at the end. A target that is missed gives exit status 1 and the best network found.
 ///
 /// A run that was killed, or stopped by Ctrl-C (exit status 130), goes on with the same command and `--resume`.
@@ -145,7 +145,11 @@ pub struct CompressArgs {
     #[command(flatten)]
     pub data: DataArgs,
     #[command(flatten)]
+    pub augment: AugmentArgs,
+    #[command(flatten)]
     pub transfer: TransferArgs,
+    #[command(flatten)]
+    pub targets: TargetArgs,
     #[command(flatten)]
     pub cut: CutArgs,
     #[command(flatten)]
@@ -156,6 +160,8 @@ pub struct CompressArgs {
     pub latency: LatencyArgs,
     #[command(flatten)]
     pub settings: SettingsArgs,
+    #[command(flatten)]
+    pub engine: EngineArgs,
     #[command(flatten)]
     pub global: GlobalArgs,
 }
@@ -181,9 +187,13 @@ pub struct TransferCommand {
     #[command(flatten)]
     pub data: DataArgs,
     #[command(flatten)]
+    pub augment: AugmentArgs,
+    #[command(flatten)]
     pub transfer: TransferArgs,
     #[command(flatten)]
     pub settings: SettingsArgs,
+    #[command(flatten)]
+    pub engine: EngineArgs,
     #[command(flatten)]
     pub global: GlobalArgs,
 }
@@ -210,11 +220,13 @@ pub struct DecomposeArgs {
 /// Removes the basis directions of a factored network that matter least, in one cut
 ///
 /// Gathers statistics of training images (with `--score taylor`: trains the scaling factors for a window of
-/// steps), cuts to the targets, and carries batch norm over. Or, with `--plan`, repeats a stored cut without data. The result stays
-/// factored: `fold` makes the smaller file. For an accuracy target use `compress`.
+/// steps), cuts to the sizes of `--target`, and carries batch norm over. Images must have labels, and the network must be a
+/// classifier. Or, with `--plan`, repeats a stored cut without data. The result stays factored: `fold` makes the smaller file.
+/// For targets on accuracy, on the outputs' error or on time use `compress`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    secateur prune factored.onnx --data images/ -o pruned.onnx --target params=50% --save-plan plan.json\n  \
+    secateur prune factored.onnx --data images/ -o pruned.onnx --target params=50% \\\n      \
+    --basis svd --score energy --save-plan plan.json\n  \
     secateur prune factored.onnx --plan plan.json -o pruned.onnx")]
 pub struct PruneCommand {
     /// A factored network, as `decompose` writes it
@@ -222,7 +234,7 @@ pub struct PruneCommand {
     /// The pruned network, still factored
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Repeat the cut of this plan; needs no data
+    /// Repeat the cut of this plan, one that was made with `--basis svd`; needs no data
     #[arg(long, value_name = "FILE", conflicts_with_all = ["target", "data", "save_plan"])]
     pub plan: Option<PathBuf>,
     /// Write the plan: which directions of which layers stay
@@ -231,9 +243,15 @@ pub struct PruneCommand {
     #[command(flatten)]
     pub data: DataArgs,
     #[command(flatten)]
+    pub augment: AugmentArgs,
+    #[command(flatten)]
+    pub sizes: SizeArgs,
+    #[command(flatten)]
     pub cut: CutArgs,
     #[command(flatten)]
     pub settings: SettingsArgs,
+    #[command(flatten)]
+    pub engine: EngineArgs,
     #[command(flatten)]
     pub global: GlobalArgs,
 }

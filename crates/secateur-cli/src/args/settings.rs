@@ -1,6 +1,6 @@
 //! Settings files, the run's folder, and how flags override a file.
 
-use super::{EngineArgs, stated};
+use super::stated;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use secateur::files::{check_writable, write_atomic};
@@ -22,9 +22,8 @@ pub struct SettingsArgs {
         help = stated("Seed of everything random", defaults().seed)
     )]
     pub seed: Option<u64>,
-    #[command(flatten)]
-    pub engine: EngineArgs,
-    /// Settings as TOML, such as the `config.toml` of a run; flags override them
+    /// Settings as TOML, such as the `config.toml` of a run, or what `--save-config` writes, which names them all; flags
+    /// override them
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Write the settings of this command, flags included, as TOML
@@ -40,7 +39,6 @@ impl SettingsArgs {
             None => defaults(),
         };
         settings.seed = self.seed.unwrap_or(settings.seed);
-        self.engine.apply(&mut settings);
         flags(&mut settings);
         if let Some(path) = &self.save_config {
             check_writable(path)?;

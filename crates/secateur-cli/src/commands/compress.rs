@@ -11,8 +11,11 @@ use std::path::Path;
 
 pub fn run(args: &CompressArgs, progress: &Terminal) -> Result<Outcome> {
     let settings = args.settings.resolve(|settings| {
+        args.engine.apply(settings);
         args.data.apply(settings);
+        args.augment.apply(settings);
         args.transfer.apply(settings);
+        args.targets.apply(settings);
         args.cut.apply(settings);
         args.rounds.apply(settings);
         args.runtime.apply(settings);

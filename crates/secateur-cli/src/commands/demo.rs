@@ -26,7 +26,7 @@ pub fn run(args: &DemoArgs, progress: &Terminal) -> Result<Outcome> {
         model: &model,
         output: &output,
         run: folder,
-        resume: Resume::No,
+        resume: Resume::Anew,
         settings: &settings,
         runtime_options: &args.global.runtime_options(),
         engine: &*settings.engine.open(),

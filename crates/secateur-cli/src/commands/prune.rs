@@ -22,7 +22,10 @@ pub fn run(args: &PruneCommand, progress: &Terminal) -> Result<Outcome> {
         }
         None => {
             let settings = args.settings.resolve(|settings| {
+                args.engine.apply(settings);
                 args.data.apply(settings);
+                args.augment.apply(settings);
+                args.sizes.apply(settings);
                 args.cut.apply(settings);
             })?;
             check_data(&settings)?;

@@ -9,7 +9,9 @@ use secateur::pipeline::{self, TransferJob};
 
 pub fn run(args: &TransferCommand, progress: &Terminal) -> Result<Outcome> {
     let settings = args.settings.resolve(|settings| {
+        args.engine.apply(settings);
         args.data.apply(settings);
+        args.augment.apply(settings);
         args.transfer.apply(settings);
     })?;
     check_data(&settings)?;

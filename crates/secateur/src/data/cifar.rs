@@ -1,12 +1,13 @@
 //! CIFAR-10 and CIFAR-100 in their binary layout: one or two label bytes, then the red, green and
 //! blue planes of a 32x32 image (Krizhevsky 2009).
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::packed::{MAX_PACKED_BYTES, Packed};
 use super::{DataError, DataKind};
+use crate::files::open_regular;
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
@@ -140,7 +141,7 @@ fn class_names(path: &Path, published: &[&str]) -> Vec<String> {
     const MAX_NAMES_BYTES: u64 = 1 << 14;
     let mut text = String::new();
     let read =
-        File::open(path).and_then(|file| file.take(MAX_NAMES_BYTES).read_to_string(&mut text));
+        open_regular(path).and_then(|file| file.take(MAX_NAMES_BYTES).read_to_string(&mut text));
     let listed: Vec<String> = text
         .lines()
         .map(str::trim)

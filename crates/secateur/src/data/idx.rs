@@ -1,7 +1,7 @@
 //! IDX files as MNIST and its successors come: a magic number, big-endian sizes, bytes; gzip or not.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use flate2::read::MultiGzDecoder;
 use super::DataError;
 use super::packed::{MAX_PACKED_BYTES, Packed};
 use super::pixels::MAX_SIDE;
+use crate::files::open_regular;
 
 /// The four files of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,6 +152,9 @@ fn idx(path: &Path, what: String) -> DataError {
     }
 }
 
+/// Images or labels that a file may hold: each takes more memory than a byte.
+const MAX_ITEMS: usize = 1 << 24;
+
 /// The sizes and the bytes of an IDX file of `AXES` axes. What the header claims is checked against
 /// the file's size before anything is allocated, and no more than that is ever unpacked.
 fn open<const AXES: usize>(path: &Path) -> Result<([usize; AXES], Vec<u8>), DataError> {
@@ -161,7 +165,7 @@ fn open<const AXES: usize>(path: &Path) -> Result<([usize; AXES], Vec<u8>), Data
         source,
     };
     let on_disk = fs::metadata(path).map_err(read_error)?.len();
-    let file = BufReader::new(File::open(path).map_err(read_error)?);
+    let file = BufReader::new(open_regular(path).map_err(read_error)?);
     let zipped = path.extension().is_some_and(|extension| extension == "gz");
     let mut reader: Box<dyn Read> = if zipped {
         Box::new(MultiGzDecoder::new(file))
@@ -202,6 +206,12 @@ fn open<const AXES: usize>(path: &Path) -> Result<([usize; AXES], Vec<u8>), Data
             bytes: claimed,
             limit: MAX_PACKED_BYTES,
         });
+    }
+    if sizes[0] > MAX_ITEMS {
+        return Err(idx(
+            path,
+            format!("its sizes are {sizes:?}, more than {MAX_ITEMS} images or labels"),
+        ));
     }
     let possible = if zipped {
         on_disk.saturating_mul(MAX_DEFLATE)

@@ -169,9 +169,12 @@ impl Dataset {
             .collect::<Result<_, Stopped>>()?;
         progress.end();
 
-        let mut sizes = Vec::with_capacity(decoded.len());
+        // Of what the network is trained on, where there is such: others have no say in its size.
+        let n_trained = splits.train.len();
+        let (mut n_sized, mut sizes) = (0, Vec::with_capacity(decoded.len()));
         let mut bad = Vec::new();
-        for (sample, result) in used.iter().zip(decoded) {
+        for (index, (sample, result)) in used.iter().zip(decoded).enumerate() {
+            n_sized += usize::from(index < n_trained && result.is_ok());
             match result {
                 Ok(size) => sizes.push(size),
                 Err(corrupt) => bad.push((*sample, corrupt)),
@@ -225,7 +228,7 @@ impl Dataset {
             store,
             labels: labels_of(&splits),
             splits,
-            native_size: median_size(&sizes),
+            native_size: median_size(&sizes, n_sized),
             corrupt: bad.into_iter().map(|(_, corrupt)| corrupt).collect(),
             ignored,
             seed: options.seed,
@@ -257,10 +260,11 @@ fn labels_of(splits: &Splits) -> [Vec<usize>; 3] {
         .map(|split| split.iter().map(|sample| sample.label).collect())
 }
 
-/// The medians of heights and widths (the lower of two), and the most channels.
-fn median_size(sizes: &[(usize, usize, usize)]) -> (usize, usize, usize) {
+/// The medians of the first `n` heights and widths (the lower of two), of all where `n` is 0, and the most channels of all.
+fn median_size(sizes: &[(usize, usize, usize)], n: usize) -> (usize, usize, usize) {
+    let n = if n == 0 { sizes.len() } else { n };
     let median = |of: fn(&(usize, usize, usize)) -> usize| {
-        let mut sides: Vec<usize> = sizes.iter().map(of).collect();
+        let mut sides: Vec<usize> = sizes.iter().take(n).map(of).collect();
         sides.sort_unstable();
         sides
             .get(sides.len().saturating_sub(1) / 2)

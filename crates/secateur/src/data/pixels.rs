@@ -3,7 +3,6 @@
 //! Files are untrusted: sides and memory are bounded, and the content decides the format.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;
 
@@ -13,6 +12,7 @@ use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resize
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
 use super::PreprocessError;
+use crate::files::open_regular;
 
 /// The longest side that is decoded or resized to, pixels.
 pub(super) const MAX_SIDE: usize = 20_000;
@@ -54,7 +54,7 @@ impl Pixels {
     /// The reason, where the file cannot be read or decoded, or is larger than 20,000 pixels a side
     /// or 1 GiB decoded.
     pub fn open(path: &Path) -> Result<Self, String> {
-        let file = File::open(path).map_err(|error| error.to_string())?;
+        let file = open_regular(path).map_err(|error| error.to_string())?;
         Self::decode(BufReader::new(file))
     }
 

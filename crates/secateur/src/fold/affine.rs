@@ -152,6 +152,18 @@ struct Change {
     bias: Option<Floats>,
 }
 
+/// Whether the last axis of what a `MatMul` makes is the one that `affine` scales: batch norm scales the second one.
+fn ends_in_channels(graph: &Graph, layer: &Node, affine: &Affine) -> bool {
+    let producers = graph.producers();
+    let maker = layer
+        .inputs
+        .first()
+        .and_then(|input| producers.get(input.as_str()));
+    let maker = maker.map(|&at| &graph.nodes[at]);
+    affine.scale_shape.is_some()
+        || maker.is_some_and(|maker| matches!(maker.op, Op::Flatten { .. } | Op::Gemm { .. }))
+}
+
 /// The weight and bias of `layer` with `affine` applied to its output; `None` where it cannot be.
 fn changed_layer(graph: &Graph, layer: &Node, affine: &Affine) -> Option<Change> {
     let channels = affine.scale.len();
@@ -182,7 +194,8 @@ fn changed_layer(graph: &Graph, layer: &Node, affine: &Affine) -> Option<Change>
         (0, 1.0, true)
     } else if let Op::Gemm { beta, trans_b, .. } = layer.op {
         (usize::from(!trans_b), f64::from(beta), true)
-    } else if layer.op == Op::MatMul && weight.ndim() == 2 {
+    } else if layer.op == Op::MatMul && weight.ndim() == 2 && ends_in_channels(graph, layer, affine)
+    {
         (1, 1.0, false)
     } else {
         return None;
@@ -234,4 +247,27 @@ fn changed_layer(graph: &Graph, layer: &Node, affine: &Affine) -> Option<Change>
         weight,
         bias,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::samples::Builder;
+
+    #[test]
+    fn batch_norm_goes_into_a_matrix_product_only_where_it_scales_the_last_axis() {
+        // Of 3 channels each: `[n, 3, h, 3]` by rows of images, and `[n, 3]`.
+        for (is_flat, count) in [(false, 0), (true, 1)] {
+            let mut b = Builder::new(3);
+            let read = match is_flat {
+                true => b.node("flat", Op::Flatten { axis: 1 }, &["x"]),
+                false => "x".to_owned(),
+            };
+            let weight = b.zeros("weight", &[12, 3]);
+            let made = b.node("product", Op::MatMul, &[&read, &weight]);
+            let made = b.batch_norm("norm", &made, 3);
+            let mut graph = b.output(&made);
+            assert_eq!(fold_batch_norms(&mut graph), count, "flat: {is_flat}");
+        }
+    }
 }

@@ -4,6 +4,9 @@ use super::{Dim, Graph, GraphError, Node, Op, ValueDecl};
 use crate::tensor::{ElementType, Floats, Tensor};
 use std::collections::BTreeMap;
 
+/// Images of a batch that a file may fix: runtimes need memory for all of them.
+const MAX_BATCH: usize = 4096;
+
 /// The input of a network that reads a batch of images, `[batch, channels, height, width]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageInput {
@@ -24,7 +27,7 @@ impl Graph {
     /// fix the number of channels, the convolution that reads the input does.
     ///
     /// # Errors
-    /// [`GraphError::NotAnImage`] says what was found.
+    /// [`GraphError::NotAnImage`] says what was found; [`GraphError::Batch`] that it is fixed to too many images.
     pub fn image_input(&self) -> Result<ImageInput, GraphError> {
         let inputs: Vec<&ValueDecl> = self
             .inputs
@@ -45,6 +48,12 @@ impl Graph {
         let Some([batch, channels, height, width]) = input.dims.as_deref() else {
             return Err(found());
         };
+        if let Some(batch) = fixed(batch).filter(|batch| *batch > MAX_BATCH) {
+            return Err(GraphError::Batch {
+                batch,
+                limit: MAX_BATCH,
+            });
+        }
         let channels = fixed(channels).or_else(|| self.convolved_channels(&input.name));
         match channels {
             Some(channels @ (1 | 3)) if input.element_type == ElementType::F32 => Ok(ImageInput {
@@ -204,6 +213,20 @@ mod tests {
         ]);
         let input = unknown_channels.image_input().unwrap();
         assert_eq!((input.channels, input.batch), (3, Some(1)));
+    }
+
+    #[test]
+    fn a_batch_that_no_memory_holds_is_refused() {
+        let batch = |batch| {
+            let side = Dim::Fixed(32);
+            with_dims(vec![Dim::Fixed(batch), Dim::Fixed(3), side.clone(), side]).image_input()
+        };
+        assert_eq!(batch(4096).unwrap().batch, Some(4096));
+        let error = batch(1 << 30).unwrap_err().to_string();
+        assert!(
+            error.contains("1073741824 images") && error.contains("free batch"),
+            "{error}"
+        );
     }
 
     #[test]

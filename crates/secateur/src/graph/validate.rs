@@ -77,6 +77,16 @@ pub enum GraphError {
         "the model's input is not an image: found {0}, wanted one f32 input [n, c, h, w] with 1 or 3 channels"
     )]
     NotAnImage(String),
+    /// The file fixes a batch that is too large to be run.
+    #[error(
+        "the model's input is fixed to {batch} images at a time, more than {limit}: export it with a free batch"
+    )]
+    Batch {
+        /// The images.
+        batch: usize,
+        /// The most that are taken.
+        limit: usize,
+    },
 }
 
 impl Graph {

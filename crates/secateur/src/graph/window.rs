@@ -7,6 +7,9 @@
 
 use super::op::{AutoPad, ConvAttrs, PoolAttrs, SpatialPads};
 
+/// Rows or columns of an input with its padding: work and memory grow with padding that is only a number in a file.
+const MAX_PADDED: usize = 1 << 16;
+
 /// A window that does not fit its input.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WindowError {
@@ -24,6 +27,9 @@ pub enum WindowError {
         /// Rows (or columns) of the input and its padding.
         padded: usize,
     },
+    /// The padded input is larger than any that can be run.
+    #[error("an input of {0} with its padding is larger than {MAX_PADDED}")]
+    Padded(usize),
     /// `SAME` padding of a dilated kernel, on which runtimes differ.
     #[error("`auto_pad` SAME with dilations has no agreed meaning")]
     DilatedSame,
@@ -245,6 +251,9 @@ impl Axis {
                 window: self.span,
                 padded,
             });
+        }
+        if padded > MAX_PADDED {
+            return Err(WindowError::Padded(padded));
         }
         let room = padded - self.span;
         let mut last = room / self.stride;
@@ -533,5 +542,21 @@ mod tests {
                 prop_assert!(size.is_err() || pool.resolved_pads([input, 1]).is_ok());
             }
         }
+    }
+
+    #[test]
+    fn padding_that_no_memory_holds_is_refused() {
+        let conv = |pad: usize| {
+            let attrs = ConvAttrs {
+                pads: SpatialPads {
+                    top: pad,
+                    ..SpatialPads::default()
+                },
+                ..ConvAttrs::default()
+            };
+            attrs.output_size([32, 32], [1, 1])
+        };
+        assert_eq!(conv(MAX_PADDED - 32), Ok([MAX_PADDED, 32]));
+        assert_eq!(conv(MAX_PADDED), Err(WindowError::Padded(MAX_PADDED + 32)));
     }
 }

@@ -39,6 +39,7 @@ pub use error::{OnnxError, UnsupportedOperators};
 pub use origin::Origin;
 pub use table::{NEWEST_OPSET, OLDEST_OPSET, SupportedOperator, supported_operators};
 
+use self::proto::tensor_proto::DataLocation;
 use crate::files::write_atomic;
 use crate::graph::Graph;
 use prost::Message;
@@ -100,6 +101,33 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Model, OnnxError> {
     import::model(decode(bytes)?, None)
 }
 
+/// The bytes of an ONNX file by which a runtime knows it without its folder: its own, or, where it keeps weights in other
+/// files, those of the model with its weights.
+///
+/// # Errors
+/// See [`read`]. Of a file that keeps all weights itself, only that it cannot be read.
+pub fn bytes_of(path: &Path) -> Result<Vec<u8>, OnnxError> {
+    let bytes = read_bytes(path).map_err(|problem| in_file(path, problem))?;
+    match decode(&bytes) {
+        Ok(proto) if keeps_weights_elsewhere(&proto) => to_bytes_for(path, &read(path)?),
+        _ => Ok(bytes),
+    }
+}
+
+fn keeps_weights_elsewhere(model: &proto::ModelProto) -> bool {
+    let is_external =
+        |tensor: &proto::TensorProto| tensor.data_location() == DataLocation::External;
+    let graph = model.graph.iter();
+    graph
+        .clone()
+        .flat_map(|graph| &graph.initializer)
+        .any(is_external)
+        || graph
+            .flat_map(|graph| &graph.node)
+            .flat_map(|node| &node.attribute)
+            .any(|attribute| attribute.t.iter().any(is_external))
+}
+
 /// Writes an ONNX file: to a temporary name in the same folder, then renamed.
 ///
 /// # Errors
@@ -139,8 +167,8 @@ fn bytes_within(model: &Model, limit: u64) -> Result<Vec<u8>, OnnxError> {
             what: "the model would take",
             bytes,
             limit,
-            remedy: "two factors of full rank are larger than the layer that they stand for: leave the largest layers \
-                     whole with `--exclude`",
+            remedy: "what is written has 32-bit floats and no second file; two factors of full rank are larger than the \
+                     layer that they stand for, so leave the largest layers whole with `--exclude`",
         });
     }
     Ok(proto.encode_to_vec())

@@ -8,10 +8,10 @@
 use super::narrow::Narrow;
 use super::proto::TensorProto;
 use super::proto::tensor_proto::{DataLocation, DataType};
+use crate::files::open_regular;
 use crate::tensor::{ElementType, Tensor};
 use ndarray::{ArcArray, IxDyn};
 use prost::bytes::Bytes;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
@@ -122,11 +122,8 @@ impl<'a> Store<'a> {
         })?;
         let path = confined(folder, location)?;
         let refused = |error: std::io::Error| format!("its data file `{location}`: {error}");
-        let mut file = File::open(&path).map_err(refused)?;
+        let mut file = open_regular(&path).map_err(refused)?;
         let meta = file.metadata().map_err(refused)?;
-        if !meta.is_file() {
-            return Err(format!("its data file `{location}` is not a regular file"));
-        }
         let offset = number("offset")?.unwrap_or(0);
         let available = meta.len().saturating_sub(offset);
         let length = number("length")?.unwrap_or(available);

@@ -19,7 +19,9 @@ use crate::graph::{Graph, factored_layers};
 use crate::onnx::{self, Model};
 use crate::progress::Progress;
 use crate::report::{CompressReport, Measure};
-use crate::train::{EngineAccuracy, FitSummary, Trainable, accuracy, fit, names, steps_per_epoch};
+use crate::train::{
+    EngineAccuracy, FitSummary, TrainError, Trainable, accuracy, fit, names, steps_per_epoch,
+};
 use crate::transfer::TransferSummary;
 use crate::verify;
 use serde::{Deserialize, Serialize};
@@ -196,6 +198,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     run.write_json("report.json", &report)?;
     write_atomic(&run.path("report.md"), report.to_markdown().as_bytes())?;
     write_atomic(&run.path("report.html"), report.to_html()?.as_bytes())?;
+    run.finish()?;
     Ok(report)
 }
 
@@ -242,7 +245,7 @@ fn fine_tune(context: &Context<'_>, pruned: &Graph) -> Result<Graph, PipelineErr
         config.check_every = per_epoch;
         config.first_epoch = FINE_TUNE_EPOCH;
         config.teacher.clone_from(&context.teacher);
-        let (graph, summary): (Graph, FitSummary) = fit(
+        let tuned = fit(
             context.engine,
             pruned,
             logits,
@@ -252,8 +255,19 @@ fn fine_tune(context: &Context<'_>, pruned: &Graph) -> Result<Graph, PipelineErr
             &mut |_| (),
             &mut context.run.training("finetune"),
             context.progress,
-        )?;
-        Ok((graph, summary))
+        );
+        match tuned {
+            Err(problem @ TrainError::Diverged { .. }) => {
+                context
+                    .progress
+                    .note(&format!("{problem}: the network stays as it was cut"));
+                Ok((pruned.clone(), None))
+            }
+            tuned => {
+                let (graph, summary): (Graph, FitSummary) = tuned?;
+                Ok((graph, Some(summary)))
+            }
+        }
     })?;
     Ok(tuned.0)
 }

@@ -87,6 +87,7 @@ pub fn transfer_file(job: &TransferJob<'_>) -> Result<StageReport, PipelineError
     let size = Some([prepared.preprocess.height, prepared.preprocess.width]);
     let mut report = written(job.model, &model, job.output, graph, size)?;
     report.transfer = Some(facts);
+    run.finish()?;
     Ok(report)
 }
 

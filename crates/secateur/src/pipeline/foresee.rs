@@ -1,12 +1,13 @@
 //! What a run would do, said before the long work.
 
-use super::checks::{check_labels, check_outputs, check_scores};
+use super::checks::{check, check_labels, check_outputs, check_scores};
 use super::inspect::{inspect_graph, preprocess_text};
 use super::stages::{decompose_config, shapes, transfer_epochs};
 use super::{Original, PipelineError, Prepared, Removal, Settings, Target, prepare};
 use crate::cost;
 use crate::data::Split;
 use crate::decompose::examine;
+use crate::fold::{FoldConfig, fold};
 use crate::graph::{Graph, LayerShape, optional};
 use crate::importance::Score;
 use crate::onnx;
@@ -31,6 +32,7 @@ pub fn foresee(
     settings: &Settings,
     progress: &dyn Progress,
 ) -> Result<PlanReport, PipelineError> {
+    check(settings)?;
     let model = onnx::read(path)?;
     let graph = &model.graph;
     check_scores(graph)?;
@@ -235,7 +237,10 @@ pub(super) fn feasibility(
     settings: &Settings,
 ) -> Result<Vec<Feasibility>, PipelineError> {
     let config = decompose_config(settings, None)?;
-    let cost = cost::of(graph, &shapes(graph, prepared)?);
+    let original = cost::of(graph, &shapes(graph, prepared)?);
+    // What is written has batch norm folded into its layers.
+    let (folded, _) = fold(graph, &FoldConfig::default())?;
+    let cost = cost::of(&folded, &shapes(&folded, prepared)?);
     let (mut params, mut macs) = (cost.params, cost.macs);
     for record in examine(graph, &config)?.layers {
         let (None, Some(shape)) = (&record.kept, record.shape) else {
@@ -252,9 +257,9 @@ pub(super) fn feasibility(
         macs = macs.saturating_sub(dense.saturating_sub(smallest * positions));
     }
     let original = Original {
-        params: cost.params,
-        macs: cost.macs,
-        bytes: cost.params * BYTES_PER_PARAM,
+        params: original.params,
+        macs: original.macs,
+        bytes: original.params * BYTES_PER_PARAM,
         millis: 0.0,
     };
     let judged = |target: &Target| {
@@ -265,6 +270,8 @@ pub(super) fn feasibility(
             Target::Macs(_) => Some(macs),
             Target::Size(_) => Some(params * BYTES_PER_PARAM),
         };
+        // Of channels nobody knows how many will be left.
+        let least = least.filter(|_| settings.prune.removes == Removal::Basis);
         // Where time counts, cuts that save none are not made, whatever else they save.
         let is_certain = settings.prune.per() != Per::Time;
         let possible = least.map(|least| least as f64 <= want);

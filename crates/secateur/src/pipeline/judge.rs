@@ -36,7 +36,7 @@ pub fn evaluate_file(
 ) -> Result<EvaluateReport, PipelineError> {
     let start = Instant::now();
     let runtime = verify::open(settings.verify.runtime, options)?;
-    let bytes = read(model)?;
+    let bytes = onnx::bytes_of(model)?;
     let graph = onnx::read(model)?.graph;
     check_scores(&graph)?;
     let prepared = prepare(&graph, &settings.data, settings.seed, progress)?;
@@ -75,7 +75,7 @@ pub fn verify_files(
     progress: &dyn Progress,
 ) -> Result<VerifyReport, PipelineError> {
     let runtime = verify::open(settings.verify.runtime, options)?;
-    let (bytes_a, bytes_b) = (read(a)?, read(b)?);
+    let (bytes_a, bytes_b) = (onnx::bytes_of(a)?, onnx::bytes_of(b)?);
     let graph = onnx::read(a)?.graph;
     let prepared = match images {
         Images::Test => Some(prepare(&graph, &settings.data, settings.seed, progress)?),
@@ -181,11 +181,4 @@ pub(super) fn noise(shape: [usize; 4], seed: u64) -> Result<Batch, PipelineError
         images,
         labels: vec![0; shape[0]],
     })
-}
-
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, PipelineError> {
-    Ok(std::fs::read(path).map_err(|source| onnx::OnnxError::File {
-        path: path.to_owned(),
-        problem: Box::new(onnx::OnnxError::Io(source)),
-    })?)
 }

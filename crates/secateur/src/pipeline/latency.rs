@@ -1,6 +1,6 @@
 //! How fast files run.
 
-use super::judge::{noise, random_shape, read};
+use super::judge::{noise, random_shape};
 use super::rounds::Context;
 use super::{PipelineError, Settings};
 use crate::bench::{Turns, in_turns};
@@ -28,7 +28,7 @@ pub fn bench_files(
     let runtime = verify::open(settings.verify.runtime, options)?;
     let mut read_files = Vec::new();
     for file in files {
-        read_files.push((file.display().to_string(), read(file)?));
+        read_files.push((file.display().to_string(), onnx::bytes_of(file)?));
     }
     let graph = match files.first() {
         Some(file) => onnx::read(file)?.graph,

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::prune::PruningPlan;
 use crate::prune::channels::ChannelPlan;
 use crate::report::{CutKind, Round};
-use crate::train::{EngineAccuracy, FitSummary, Teacher, steps_per_epoch};
+use crate::train::{EngineAccuracy, FitSummary, Teacher, TrainError, steps_per_epoch};
 use crate::verify::Runtime;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -157,7 +157,15 @@ pub(super) fn train_cut(
         check_every: per_epoch,
         first_epoch: first_epoch(number) + ROUND_EPOCHS / 2,
     };
-    let (graph, _, scores) = train_and_score(context, &graph, training)?;
+    let (trained, _, scores) = match train_and_score(context, &graph, training) {
+        Err(PipelineError::Train(problem @ TrainError::Diverged { .. })) => {
+            // The cut is taken back.
+            context.progress.note(&problem.to_string());
+            return Ok((graph, state));
+        }
+        trained => trained?,
+    };
+    let graph = trained;
     state.scores = scores;
     state.round.recovered = true;
     judge(context, &graph, &mut state.round)?;

@@ -14,13 +14,30 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// There while a run has not come to its end.
+const UNFINISHED: &str = "unfinished";
+/// What a run writes beside its checkpoints.
+const RESULTS: [&str; 9] = [
+    "channels.json",
+    "history.jsonl",
+    "model.onnx",
+    "plan.json",
+    "report.html",
+    "report.json",
+    "report.md",
+    "splits.json",
+    UNFINISHED,
+];
+
 /// Whether a run that was cut off goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// The folder must hold no run, or one that is finished.
+    /// What the folder holds of another run is removed; one of the same settings must be finished.
     No,
     /// What the folder holds is used, if the settings are the same.
     Yes,
+    /// What the folder holds is removed.
+    Anew,
 }
 
 /// An open run folder.
@@ -66,7 +83,7 @@ impl RunKey {
         Ok(Self {
             secateur: env!("CARGO_PKG_VERSION").to_owned(),
             model: path.display().to_string(),
-            model_crc32: checksum([onnx::to_bytes(model)?]),
+            model_crc32: checksum([onnx::to_bytes_for(path, model)?]),
             data_crc32: prepared.fingerprint(),
             settings: settings.clone(),
         })
@@ -85,6 +102,14 @@ impl Run {
             branch: String::new(),
             _lock: Arc::new(lock(folder)?),
         };
+        let (ours, given) = (run.path("model.onnx"), Path::new(&key.model));
+        if let (Ok(ours), Ok(given)) = (ours.canonicalize(), given.canonicalize())
+            && ours == given
+        {
+            return Err(run.problem(
+                "its `model.onnx`, which a run writes, is the network to be read; choose another `--run` folder",
+            ));
+        }
         let text = toml::to_string(key).map_err(|e| run.problem(&e.to_string()))?;
         let config = run.path("config.toml");
         match (resume, std::fs::read_to_string(&config)) {
@@ -94,8 +119,19 @@ impl Run {
                      choose another `--run` folder or leave out `--resume`",
                 ));
             }
+            (Resume::Yes, Err(_)) if run.holds_checkpoints() => {
+                return Err(run.problem(
+                    "it holds checkpoints but no `config.toml` that says of which run; choose another `--run` folder",
+                ));
+            }
+            (Resume::No, Ok(found)) if found == text && run.path(UNFINISHED).exists() => {
+                return Err(run.problem(
+                    "it holds a run of this command that is not finished; go on with `--resume`, or choose another \
+                     `--run` folder",
+                ));
+            }
             (Resume::Yes, _) => {}
-            (Resume::No, _) => run.clear()?,
+            (Resume::No | Resume::Anew, _) => run.clear()?,
         }
         let checkpoints = run.path("checkpoints");
         std::fs::create_dir_all(&checkpoints)
@@ -103,7 +139,26 @@ impl Run {
         remove_leftovers_in(&run.folder);
         remove_leftovers_in(&checkpoints);
         write_atomic(&config, text.as_bytes())?;
+        write_atomic(&run.path(UNFINISHED), b"")?;
         Ok(run)
+    }
+
+    /// Tells that nothing is left to do: without being asked to go on, the same command may begin anew.
+    ///
+    /// # Errors
+    /// [`PipelineError`] where the folder cannot be written.
+    pub fn finish(&self) -> Result<(), PipelineError> {
+        let path = self.path(UNFINISHED);
+        if path.exists() {
+            std::fs::remove_file(&path)
+                .map_err(|e| self.problem(&format!("cannot remove `{UNFINISHED}`: {e}")))?;
+        }
+        Ok(())
+    }
+
+    fn holds_checkpoints(&self) -> bool {
+        let entries = std::fs::read_dir(self.path("checkpoints"));
+        entries.is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// The path, inside the folder, of what a stage leaves.
@@ -187,10 +242,33 @@ impl Run {
 
     /// Removes what an earlier run left, and nothing else.
     fn clear(&self) -> Result<(), PipelineError> {
+        let cannot =
+            |name: &str, e: std::io::Error| self.problem(&format!("cannot clear `{name}`: {e}"));
         let checkpoints = self.path("checkpoints");
-        if checkpoints.exists() && self.path("config.toml").exists() {
-            std::fs::remove_dir_all(&checkpoints)
-                .map_err(|e| self.problem(&format!("cannot clear `checkpoints`: {e}")))?;
+        if let Ok(found) = std::fs::read_to_string(self.path("config.toml")) {
+            let is_run = |table: toml::Table| {
+                table.contains_key("secateur") && table.contains_key("settings")
+            };
+            if !found.parse().is_ok_and(is_run) {
+                return Err(self.problem(
+                    "its `config.toml` is not that of a run, so nothing in it is removed; choose another `--run` folder",
+                ));
+            }
+            for name in RESULTS {
+                match std::fs::remove_file(self.path(name)) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(cannot(name, e));
+                    }
+                    _ => {}
+                }
+            }
+            if checkpoints.exists() {
+                std::fs::remove_dir_all(&checkpoints).map_err(|e| cannot("checkpoints", e))?;
+            }
+        } else if self.holds_checkpoints() {
+            return Err(self.problem(
+                "it holds `checkpoints` but no `config.toml`, so they may not be a run's; choose another `--run` folder",
+            ));
         }
         Ok(())
     }

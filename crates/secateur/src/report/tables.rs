@@ -98,6 +98,9 @@ impl CompressReport {
             let kind = match layer.kind {
                 LayerKind::Factored => "factored",
                 LayerKind::Dense => "dense",
+                LayerKind::Excluded if layer.params_after != layer.params_before => {
+                    "channels alone"
+                }
                 LayerKind::Excluded => "unchanged",
             };
             table.push([

@@ -5,7 +5,12 @@ use crate::data::{Augment, Batch, DataError, Order, Split, counted_batch};
 use crate::exec::{Engine, Request};
 use crate::graph::Graph;
 use crate::progress::Progress;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// JSON has no number that is none: what is written of it is `null`.
+pub(super) fn number_or_nan<'d, D: Deserializer<'d>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+}
 
 /// Accuracy and loss over a split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,6 +18,7 @@ pub struct EngineAccuracy {
     /// Fraction of images whose largest score is their label's.
     pub top1: f64,
     /// Mean cross-entropy, nats.
+    #[serde(deserialize_with = "number_or_nan")]
     pub loss: f64,
     /// Number of images.
     pub n: usize,

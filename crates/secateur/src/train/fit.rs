@@ -1,6 +1,7 @@
 //! The training loop: seeded, checked on validation, best state kept.
 
 use super::distillation::mixed;
+use super::evaluate::number_or_nan;
 use super::{
     CheckpointStore, FitState, Optimizer, Rule, Source, Teacher, TrainError, accuracy,
     cross_entropy, has_batch_norm, reestimate_batch_norm,
@@ -62,10 +63,12 @@ pub struct CheckRecord {
     /// Steps taken.
     pub step: u64,
     /// Mean training loss since the check before, nats.
+    #[serde(deserialize_with = "number_or_nan")]
     pub train_loss: f64,
     /// Accuracy on validation.
     pub val_top1: f64,
     /// Mean cross-entropy on validation, nats.
+    #[serde(deserialize_with = "number_or_nan")]
     pub val_loss: f64,
     /// Learning rate at the check.
     pub lr: f32,

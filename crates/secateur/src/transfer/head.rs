@@ -87,11 +87,13 @@ pub fn ending(graph: &Graph, height: usize, width: usize) -> Result<Ending, Tran
             Op::Activation(_) if below_softmax => value.clone_from(&node.inputs[0]),
             Op::Gemm { .. } | Op::MatMul | Op::Conv(_) => {
                 let weighted = graph.initializers.contains_key(&node.inputs[1]);
-                return Ok(if weighted && shape(&node.outputs[0])[1] == classes {
-                    classifier(&node.inputs[0], node)
-                } else {
-                    features
-                });
+                return Ok(
+                    if weighted && shape(&node.outputs[0]).get(1) == Some(&classes) {
+                        classifier(&node.inputs[0], node)
+                    } else {
+                        features
+                    },
+                );
             }
             Op::Arithmetic(Arithmetic::Add) => {
                 // The bias of a `MatMul`.
@@ -167,8 +169,8 @@ pub struct NewHead {
 }
 
 /// Puts a dense layer for `classes` classes behind the network's features, with global average
-/// pooling in between where they have positions. What came after the old head is dropped; the
-/// output keeps its name and holds class scores without softmax.
+/// pooling in between where they have positions, for images of `height` x `width`. What came after the old head is
+/// dropped; the output keeps its name and holds class scores without softmax.
 ///
 /// # Errors
 /// [`TransferError::OutputShape`] where the features are neither vectors nor maps.
@@ -176,6 +178,7 @@ pub fn with_new_head(
     graph: &Graph,
     ending: &Ending,
     classes: usize,
+    [height, width]: [usize; 2],
 ) -> Result<NewHead, TransferError> {
     let mut graph = graph.clone();
     let output = graph.outputs[0].name.clone();
@@ -190,13 +193,6 @@ pub fn with_new_head(
     };
     // Drop what made the old output.
     graph.nodes.retain(|node| !node.outputs.contains(&output));
-    let size = |dim: usize| {
-        let image = graph.image_input().ok();
-        image
-            .and_then(|image| if dim == 2 { image.height } else { image.width })
-            .unwrap_or(64)
-    };
-    let (height, width) = (size(2), size(3));
     let mut probe = graph.clone();
     probe.outputs = vec![declared(&features, None)];
     probe.remove_unused();
@@ -288,5 +284,51 @@ fn node(graph: &Graph, hint: &str, op: Op, inputs: &[&str], output: &str) -> Nod
         op,
         inputs: inputs.iter().map(|&input| input.to_owned()).collect(),
         outputs: vec![output.to_owned()],
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::graph::samples::Builder;
+    use crate::tensor::Tensor;
+    use ndarray::ArcArray;
+
+    #[test]
+    fn a_new_head_reads_as_many_features_as_images_of_that_size_have() {
+        let mut b = Builder::new(1);
+        let made = b.conv("conv", "x", [2, 1, 3, 3], 1);
+        let made = b.node("flat", Op::Flatten { axis: 1 }, &[&made]);
+        let gemm = Op::Gemm {
+            alpha: 1.0,
+            beta: 1.0,
+            trans_a: false,
+            trans_b: true,
+        };
+        let weight = b.zeros("weight", &[5, 2 * 8 * 6]);
+        let made = b.node("scores", gemm, &[&made, &weight]);
+        let graph = b.output(&made);
+        let found = ending(&graph, 8, 6).unwrap();
+        assert!(matches!(&found, Ending::Classifier(head) if head.classes == 5));
+        let new = with_new_head(&graph, &found, 3, [8, 6]).unwrap();
+        assert_eq!(new.n_features, 2 * 8 * 6);
+    }
+
+    #[test]
+    fn a_matrix_product_of_all_images_at_once_is_no_classifier() {
+        let mut b = Builder::new(1);
+        let ints = |values: &[i64]| Tensor::I64(ArcArray::from(values.to_vec()).into_dyn());
+        for (name, shape) in [("all", &[-1][..]), ("row", &[1, 10])] {
+            b.graph.initializers.insert(name.into(), ints(shape));
+        }
+        let reshape = || Op::Reshape { allow_zero: false };
+        let made = b.node("flat", reshape(), &["x", "all"]);
+        let weight = b.zeros("weight", &[2 * 64, 10]);
+        let made = b.node("product", Op::MatMul, &[&made, &weight]);
+        let made = b.node("scores", reshape(), &[&made, "row"]);
+        let graph = b.output(&made);
+        let found = ending(&graph, 8, 8).unwrap();
+        assert!(matches!(found, Ending::Features { .. }), "{found:?}");
     }
 }

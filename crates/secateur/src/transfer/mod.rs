@@ -146,7 +146,8 @@ pub fn transfer(
         )?,
     };
     let classes = source.dataset.classes().len();
-    let found = ending(&graph, source.preprocess.height, source.preprocess.width)?;
+    let size = [source.preprocess.height, source.preprocess.width];
+    let found = ending(&graph, size[0], size[1])?;
     let (head, fate, ridge) = match found {
         Ending::Classifier(head) if head.classes == classes && config.head == HeadChoice::Auto => {
             (head, HeadFate::Kept, None)
@@ -156,7 +157,7 @@ pub fn transfer(
                 Ending::Classifier(_) => HeadFate::Replaced,
                 Ending::Features { .. } => HeadFate::Attached,
             };
-            let mut new = with_new_head(&graph, &found, classes)?;
+            let mut new = with_new_head(&graph, &found, classes, size)?;
             if config.fit.batch_norm == BatchNormMode::Batch {
                 // Training normalises by the data at hand: the head starts from the same features.
                 let n_images = config.fit.batch_norm_images;

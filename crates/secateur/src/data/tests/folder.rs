@@ -513,7 +513,9 @@ fn pixels_whose_sizes_do_not_fit_are_none() {
 #[test]
 fn the_native_size_is_the_median_and_grey_only_where_all_are() {
     let folder = tempfile::tempdir().unwrap();
-    for (n, (width, height)) in [(10, 30), (20, 20), (90, 10)].into_iter().enumerate() {
+    // As many of each that any split has about the same share of them.
+    let sizes = [(10, 30), (20, 20), (90, 10)].into_iter().cycle().take(60);
+    for (n, (width, height)) in sizes.enumerate() {
         for class in ["a", "b"] {
             write(
                 folder.path(),
@@ -523,8 +525,48 @@ fn the_native_size_is_the_median_and_grey_only_where_all_are() {
         }
     }
     assert_eq!(open(folder.path()).unwrap().native_size(), (20, 20, 1));
-    write(folder.path(), "a/3.png", &png(RgbImage::new(20, 20)));
+    write(folder.path(), "a/60.png", &png(RgbImage::new(20, 20)));
     assert_eq!(open(folder.path()).unwrap().native_size(), (20, 20, 3));
+}
+
+#[test]
+fn test_images_have_no_say_in_the_native_size() {
+    let folder = tempfile::tempdir().unwrap();
+    for class in ["a", "b"] {
+        for n in 0..5 {
+            let name = format!("train/{class}/{n}.png");
+            write(folder.path(), &name, &png(GrayImage::new(20, 30)));
+        }
+        for n in 0..20 {
+            let name = format!("test/{class}/{n}.png");
+            write(folder.path(), &name, &png(GrayImage::new(90, 80)));
+        }
+    }
+    assert_eq!(open(folder.path()).unwrap().native_size(), (30, 20, 1));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_no_image_and_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    for class in ["a", "b"] {
+        for n in 0..5 {
+            write(
+                folder.path(),
+                &format!("{class}/{n}.png"),
+                &png(GrayImage::new(8, 8)),
+            );
+        }
+    }
+    let pipe = folder.path().join("a/pipe.png");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let data = open(folder.path()).unwrap();
+    let lost = data.corrupt();
+    assert!(
+        lost.len() == 1 && lost[0].to_string().contains("not a regular file"),
+        "{lost:?}"
+    );
 }
 
 #[test]

@@ -115,6 +115,12 @@ fn idx_files_that_contradict_themselves_are_errors() {
             "starts with",
         ),
         (
+            "more images than memory",
+            "train-images-idx3-ubyte",
+            idx(&[u32::MAX, 1, 1], &[0; 40]),
+            "more than 16777216 images",
+        ),
+        (
             "no images",
             "train-images-idx3-ubyte",
             idx(&[0, 3, 2], &[]),

@@ -172,9 +172,14 @@ pub(super) fn lrn(
     let positions: usize = shape[2..].iter().product();
     let x = args.take(0)?.reshape([shape[0], 1, shape[1], positions]);
     let squares = x.clone() * x.clone();
+    // Further away there are no channels.
     let below = (size - 1) / 2;
-    let padded = squares.pad([(below, size - 1 - below), (0, 0)], PadMode::Constant(0.0));
-    let mean = avg_pool2d(padded, AvgPoolOptions::new([size, 1]).with_stride([1, 1]));
+    let furthest = shape[1].saturating_sub(1);
+    let (below, above) = (below.min(furthest), (size - 1 - below).min(furthest));
+    let window = below + 1 + above;
+    let padded = squares.pad([(below, above), (0, 0)], PadMode::Constant(0.0));
+    let mean = avg_pool2d(padded, AvgPoolOptions::new([window, 1]).with_stride([1, 1]));
+    let alpha = alpha * (window as f32 / size as f32);
     let divisor = (mean * alpha + bias).powf_scalar(beta);
     Ok(Value::from(x / divisor).reshaped(shape))
 }

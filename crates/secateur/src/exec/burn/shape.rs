@@ -134,7 +134,7 @@ pub(super) fn pad(args: &mut Args<'_>, mode: PadMode) -> Result<Value, ExecError
     let mut kept = Vec::with_capacity(shape.len());
     let mut is_cropped = false;
     for (&len, [before, after]) in shape.iter().zip(args.operands.pad_widths()?) {
-        let cropped = [before, after].map(|pad| (-pad.min(0)).unsigned_abs() as usize);
+        let cropped = [before, after].map(|pad| pad.min(0).unsigned_abs() as usize);
         let grown = [before, after].map(|pad| pad.max(0).unsigned_abs() as usize);
         let rest = len.saturating_sub(cropped[0]).saturating_sub(cropped[1]);
         let longest = grown[0].max(grown[1]);

@@ -65,6 +65,34 @@ fn an_exponent_beyond_all_numbers_is_an_error() {
 }
 
 #[test]
+fn a_window_over_channels_may_be_larger_than_they_are_many() {
+    let lrn = |size: usize, alpha: f32| {
+        let op = Op::Lrn {
+            alpha,
+            beta: 0.75,
+            bias: 1.0,
+            size,
+        };
+        graph(vec![node(op, &["input"], "y")], vec![])
+    };
+    let input = numbers(&[2, 4, 2, 2], 1);
+    for engine in engines() {
+        let run = |graph: &Graph| {
+            let mut session = engine.session(&request(graph, &[])).unwrap();
+            session.forward(&input).unwrap().remove(0)
+        };
+        // All four channels, of which the mean is over all that the window has.
+        let size = i32::MAX as usize;
+        let got = run(&lrn(size, size as f32));
+        for (index, got) in got.indexed_iter() {
+            let square = |channel: usize| input[[index[0], channel, index[2], index[3]]].powi(2);
+            let want = input[&index] / (1.0 + (0..4).map(square).sum::<f32>()).powf(0.75);
+            assert!((got - want).abs() < 1e-5, "{got} {want}");
+        }
+    }
+}
+
+#[test]
 fn only_trainables_get_gradients_and_all_agree_with_the_full_set() {
     let graph = network();
     let input = numbers(&[4, 3, 6, 6], 1);

@@ -6,6 +6,7 @@ use super::{InferError, MAX_CONSTANT};
 use crate::graph::op::{Arithmetic, Op};
 use crate::tensor::{ElementType, Tensor};
 use ndarray::{ArcArray, Axis, IxDyn, ShapeError, Zip};
+use std::collections::BTreeMap;
 
 type Array<A> = ArcArray<A, IxDyn>;
 
@@ -33,6 +34,17 @@ macro_rules! cast_elements {
             Tensor::Bool(a) => a.mapv($from_bool).into_shared(),
         }
     };
+}
+
+/// Elements of all constants that are computed; small ones do not count.
+const MAX_CONSTANTS: usize = 1 << 22;
+const SMALL: usize = 256;
+
+/// Whether there is room for one more constant.
+pub(super) fn is_kept(value: &Tensor, others: &BTreeMap<String, Tensor>) -> bool {
+    let len = |tensor: &Tensor| tensor.shape().iter().product::<usize>();
+    let large = others.values().map(len).filter(|len| *len > SMALL);
+    len(value) <= SMALL || large.sum::<usize>() + len(value) <= MAX_CONSTANTS
 }
 
 /// The value of the output that `n` looks at, whose shape is `shape`; `None` where it depends on an

@@ -131,7 +131,9 @@ fn infer_node(graph: &Graph, inferred: &mut Inferred, node: &Node) -> Result<(),
             false => None,
         };
         define(inferred, name, shape)?;
-        if let Some(value) = constant {
+        if let Some(value) = constant
+            && constants::is_kept(&value, &inferred.constants)
+        {
             inferred.constants.insert(name.clone(), value);
         }
     }

@@ -177,3 +177,25 @@ fn large_constants_stay_nodes() {
     fails(op.clone(), &[ints(&[i64::MAX, i64::MAX, 0])], "too large");
     fails(op, &[ints(&[-1])], "-1 is not a length");
 }
+
+#[test]
+fn computed_constants_have_a_limit_together() {
+    let (mut graph, shapes) = graph_of(Op::Identity, &[shape(&[1])]);
+    let numbers = |values: &[i64]| int_tensor(values);
+    graph.initializers.insert("number".into(), numbers(&[7]));
+    graph
+        .initializers
+        .insert("length".into(), numbers(&[1 << 16]));
+    for n in 0..100 {
+        graph.nodes.push(Node {
+            name: format!("n{n}"),
+            op: Op::Expand,
+            inputs: vec!["number".into(), "length".into()],
+            outputs: vec![format!("y{n}")],
+        });
+    }
+    let inferred = infer(&graph, &shapes).unwrap();
+    let large = |tensor: &&Tensor| tensor.shape() == [1 << 16];
+    assert_eq!(inferred.constants.values().filter(large).count(), 64);
+    assert_eq!(inferred.shapes["y99"], [1 << 16]);
+}

@@ -14,7 +14,15 @@ const SIDES: &[&str] = &["outputs", "both"];
 const REFITS: &[&str] = &["projections", "kernels"];
 const BASES: &[&str] = &["svd", "white", "fisher"];
 const SCORES: &[&str] = &["taylor", "fisher", "energy", "magnitude", "lamp"];
-const CHANNEL_SCORES: &[&str] = &["fisher", "taylor", "l1", "l2", "batch-norm", "lamp"];
+const CHANNEL_SCORES: &[&str] = &[
+    "measured",
+    "fisher",
+    "taylor",
+    "l1",
+    "l2",
+    "batch-norm",
+    "lamp",
+];
 const CURVATURES: &[&str] = &["labels", "model", "output"];
 
 /// A published method.
@@ -211,8 +219,8 @@ pub struct RoundArgs {
         value_name = "NAME",
         value_parser = choice::of::<ChannelScore>(CHANNEL_SCORES),
         help = stated(
-            "What a channel is worth: `fisher`, what the others cannot stand in for, in the metric of the loss; measured on \
-             images, too, `taylor`; by weights alone `l1`, `l2`, `batch-norm` (its scale) or `lamp`",
+            "What a channel is worth: `measured`, the loss without it as far as the others cannot stand in for it; `fisher`, \
+             the same from second moments; `taylor`, the loss without it; by weights alone `l1`, `l2`, `batch-norm` (its scale) or `lamp`",
             choice::name(&settings::defaults().prune.channel_score),
         )
     )]

@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChannelScore {
-    /// What the channels that stay cannot predict of what layers read, in the metric of the loss: see [`Reader`].
+    /// What it costs alone, measured as for [`Self::Taylor`], as far as the channels that stay cannot stand in for it: see
+    /// [`Reader`].
     #[default]
+    Measured,
+    /// What the channels that stay cannot predict of what layers read, times the second moment of the loss gradient there.
     Fisher,
     /// The squared first-order change of the loss without what layers read of it (Molchanov et al., arXiv 1906.10771).
     Taylor,
@@ -31,6 +34,7 @@ impl ChannelScore {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Measured => "measured",
             Self::Fisher => "fisher",
             Self::Taylor => "taylor",
             Self::L1 => "l1",
@@ -213,7 +217,11 @@ mod tests {
         );
         let lamp = [1.0 + 1.0 / 14.0, 1.0 / 28.0 + 1.0, 2.0 / 27.0 + 4.0 / 13.0];
         assert_close(&costs(ChannelScore::Lamp, &graph), lamp);
-        for measured in [ChannelScore::Fisher, ChannelScore::Taylor] {
+        for measured in [
+            ChannelScore::Measured,
+            ChannelScore::Fisher,
+            ChannelScore::Taylor,
+        ] {
             let groups = discover(&graph, &inferred(&graph));
             assert!(by_weights(measured, &graph, &groups).is_empty());
         }

@@ -14,6 +14,7 @@ use crate::importance::{ChannelScore, Reader, RemovalOrder, by_weights};
 use crate::prune::Per;
 use crate::prune::channels::{self, ChannelPlan, RepairConfig};
 use crate::train::{ChannelAxis, KeptChannels, Wanted, channel_costs};
+use ndarray::Array1;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A network that has lost channels.
@@ -61,21 +62,37 @@ impl Scoring<'_> {
             .iter()
             .filter_map(|wanted| moments.get_key_value(&wanted.value));
         let settings = &self.settings.prune;
+        let costs = match settings.channel_score {
+            ChannelScore::Measured | ChannelScore::Taylor => self.costs(graph, &groups, &wanted)?,
+            _ => BTreeMap::new(),
+        };
         let (mut readers, mut seconds) = (Vec::new(), BTreeMap::new());
         for (value, known) in moments {
             let mean = known.mean.view().insert_axis(ndarray::Axis(1));
             let second = &known.covariance + mean.dot(&mean.t()) * known.positions;
+            // By what a channel costs alone, where that was measured.
+            let curvature = match costs.get(value) {
+                Some(costs) => Array1::from_shape_fn(costs.len(), |c| {
+                    costs[c] / second[[c, c]].max(f64::MIN_POSITIVE)
+                }),
+                None => known.gradient.diag().to_owned(),
+            };
             if let Some(axis) = groups.value(value)
-                && let Some(reader) =
-                    Reader::new(&axis.channels, &second, known.gradient.diag(), RIDGE)
+                && let Some(reader) = Reader::new(&axis.channels, &second, curvature.view(), RIDGE)
             {
                 readers.push(reader);
                 seconds.insert(value.clone(), second);
             }
         }
         match settings.channel_score {
-            ChannelScore::Fisher => {}
-            ChannelScore::Taylor => readers = self.taylor_readers(graph, &groups, wanted)?,
+            ChannelScore::Fisher | ChannelScore::Measured => {}
+            ChannelScore::Taylor => {
+                let reader = |(value, costs): (String, Vec<f64>)| {
+                    let channels = groups.value(&value)?.channels.clone();
+                    Some(Reader::of_costs(channels, costs))
+                };
+                readers = costs.into_iter().filter_map(reader).collect();
+            }
             score => readers = by_weights(score, graph, &groups),
         }
         if readers.is_empty() && !seconds.is_empty() {
@@ -151,25 +168,24 @@ impl Scoring<'_> {
         }))
     }
 
-    /// Taylor scores of the channels of what layers read.
-    fn taylor_readers(
+    /// What each channel of what layers read costs where nothing stands in for it.
+    fn costs(
         &self,
         graph: &Graph,
         groups: &ChannelGroups,
-        wanted: BTreeSet<Wanted>,
-    ) -> Result<Vec<Reader>, PipelineError> {
-        let channels = |value: &str| groups.value(value).map(|axis| axis.channels.clone());
-        let zeros = |wanted: Wanted| {
-            // Nothing stands in for the channel, not even its mean.
-            let means = vec![0.0; channels(&wanted.value)?.len()];
-            Some((wanted, means))
+        wanted: &BTreeSet<Wanted>,
+    ) -> Result<BTreeMap<String, Vec<f64>>, PipelineError> {
+        let zeros = |wanted: &Wanted| {
+            // Not even its mean.
+            let means = vec![0.0; groups.value(&wanted.value)?.channels.len()];
+            Some((wanted.clone(), means))
         };
-        let values: Vec<(Wanted, Vec<f64>)> = wanted.into_iter().filter_map(zeros).collect();
+        let values: Vec<(Wanted, Vec<f64>)> = wanted.iter().filter_map(zeros).collect();
         let names: Vec<String> = values
             .iter()
             .map(|(wanted, _)| wanted.value.clone())
             .collect();
-        let costs = channel_costs(
+        Ok(channel_costs(
             self.engine,
             &light_with(graph, &names)?,
             &self.task.outputs(),
@@ -177,10 +193,7 @@ impl Scoring<'_> {
             &source(self.prepared, self.settings),
             &self.statistics(),
             self.progress,
-        )?;
-        let reader =
-            |(value, costs): (String, Vec<f64>)| Some(Reader::of_costs(channels(&value)?, costs));
-        Ok(costs.into_iter().filter_map(reader).collect())
+        )?)
     }
 }
 

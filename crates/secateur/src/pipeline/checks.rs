@@ -36,8 +36,8 @@ pub(super) fn check(settings: &Settings) -> Result<(), PipelineError> {
     } else if prune.statistics_images == 0 {
         return wrong("statistics-images", "0", "at least 1");
     }
-    if prune.channel_score != ChannelScore::Fisher && prune.removes == Removal::Basis {
-        let want = "`fisher`, or channels that may go: `--remove channels` or `--double`";
+    if prune.channel_score != ChannelScore::default() && prune.removes == Removal::Basis {
+        let want = "`measured`, or channels that may go: `--remove channels` or `--double`";
         return wrong("channel-score", prune.channel_score.name(), want);
     }
     if settings.data.batch_size == 0 {

@@ -156,7 +156,7 @@ pub struct PruneSettings {
     pub basis: Basis,
     /// What a direction is worth (fisher); `taylor` goes with the basis `svd`.
     pub score: Score,
-    /// What a channel is worth (fisher).
+    /// What a channel is worth (measured).
     pub channel_score: ChannelScore,
     /// Of which loss the bases and scores know the gradients (output).
     pub curvature: Curvature,
@@ -205,7 +205,7 @@ impl Default for PruneSettings {
             sides: Sides::Both,
             basis: Basis::Fisher,
             score: Score::Fisher,
-            channel_score: ChannelScore::Fisher,
+            channel_score: ChannelScore::Measured,
             curvature: Curvature::Output,
             statistics_images: 2048,
             step: None,

@@ -70,11 +70,17 @@ impl Scoring<'_> {
         for (value, known) in moments {
             let mean = known.mean.view().insert_axis(ndarray::Axis(1));
             let second = &known.covariance + mean.dot(&mean.t()) * known.positions;
-            // By what a channel costs alone, where that was measured.
-            let curvature = match costs.get(value) {
-                Some(costs) => Array1::from_shape_fn(costs.len(), |c| {
-                    costs[c] / second[[c, c]].max(f64::MIN_POSITIVE)
-                }),
+            // By what a channel costs alone, where that was measured and is a number.
+            let costs = costs.get(value).filter(|costs| {
+                costs.len() == second.nrows() && costs.iter().all(|cost| cost.is_finite())
+            });
+            let curvature = match costs {
+                Some(costs) => {
+                    let pairs = costs.iter().zip(second.diag());
+                    pairs
+                        .map(|(cost, second)| cost / second.max(f64::MIN_POSITIVE))
+                        .collect()
+                }
                 None => known.gradient.diag().to_owned(),
             };
             if let Some(axis) = groups.value(value)

@@ -14,7 +14,6 @@ use crate::importance::{ChannelScore, Reader, RemovalOrder, by_weights};
 use crate::prune::Per;
 use crate::prune::channels::{self, ChannelPlan, RepairConfig};
 use crate::train::{ChannelAxis, KeptChannels, Wanted, channel_costs};
-use ndarray::Array1;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A network that has lost channels.

@@ -7,6 +7,23 @@ use super::{depthwise, weight};
 use crate::conv::{ConvShape, Finish};
 use crate::packed::{Slot, Weight};
 
+/// A weight with the place where it is kept packed in that order.
+fn kernel<'a>(w: Weight<'a>, order: Order, shape: &'a ConvShape, bundle: usize) -> Kernel<'a> {
+    let kept = w.packed.map(|packed| match order {
+        Order::Forward => &packed.forward,
+        Order::Backward => &packed.backward,
+    });
+    Kernel {
+        values: w.values,
+        order,
+        slot: kept.map(|kept| Slot {
+            kept,
+            shape,
+            bundle,
+        }),
+    }
+}
+
 /// `y = w * x`, finished.
 pub(crate) fn forward(
     bundle: usize,
@@ -20,16 +37,7 @@ pub(crate) fn forward(
     if shape.group() == [1, 1] {
         depthwise::correlate(&correlation, x, w.values, finish, y);
     } else {
-        let kept = w.packed.map(|packed| &packed.forward);
-        let kernel = Kernel {
-            values: w.values,
-            order: Order::Forward,
-            slot: kept.map(|kept| Slot {
-                kept,
-                shape,
-                bundle,
-            }),
-        };
+        let kernel = kernel(w, Order::Forward, shape, bundle);
         correlate(&correlation, x, kernel, finish, y);
     }
 }
@@ -46,16 +54,7 @@ pub(crate) fn backward_data(
     if shape.group() == [1, 1] {
         depthwise::correlate(&correlation, dy, w.values, Finish::default(), dx);
     } else {
-        let kept = w.packed.map(|packed| &packed.backward);
-        let kernel = Kernel {
-            values: w.values,
-            order: Order::Backward,
-            slot: kept.map(|kept| Slot {
-                kept,
-                shape,
-                bundle,
-            }),
-        };
+        let kernel = kernel(w, Order::Backward, shape, bundle);
         correlate(&correlation, dy, kernel, Finish::default(), dx);
     }
 }

@@ -1,7 +1,6 @@
 //! IDX files as MNIST and its successors come: a magic number, big-endian sizes, bytes; gzip or not.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -164,8 +163,9 @@ fn open<const AXES: usize>(path: &Path) -> Result<([usize; AXES], Vec<u8>), Data
         path: path.into(),
         source,
     };
-    let on_disk = fs::metadata(path).map_err(read_error)?.len();
-    let file = BufReader::new(open_regular(path).map_err(read_error)?);
+    let file = open_regular(path).map_err(read_error)?;
+    let on_disk = file.metadata().map_err(read_error)?.len();
+    let file = BufReader::new(file);
     let zipped = path.extension().is_some_and(|extension| extension == "gz");
     let mut reader: Box<dyn Read> = if zipped {
         Box::new(MultiGzDecoder::new(file))

@@ -154,14 +154,11 @@ struct Change {
 
 /// Whether the last axis of what a `MatMul` makes is the one that `affine` scales: batch norm scales the second one.
 fn ends_in_channels(graph: &Graph, layer: &Node, affine: &Affine) -> bool {
-    let producers = graph.producers();
-    let maker = layer
-        .inputs
-        .first()
-        .and_then(|input| producers.get(input.as_str()));
-    let maker = maker.map(|&at| &graph.nodes[at]);
-    affine.scale_shape.is_some()
-        || maker.is_some_and(|maker| matches!(maker.op, Op::Flatten { .. } | Op::Gemm { .. }))
+    let is_matrix = |input: &String| {
+        let maker = graph.producers().get(input.as_str()).copied();
+        maker.is_some_and(|at| matches!(graph.nodes[at].op, Op::Flatten { .. } | Op::Gemm { .. }))
+    };
+    affine.scale_shape.is_some() || layer.inputs.first().is_some_and(is_matrix)
 }
 
 /// The weight and bias of `layer` with `affine` applied to its output; `None` where it cannot be.

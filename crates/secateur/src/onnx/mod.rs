@@ -89,7 +89,11 @@ impl Model {
 pub fn read(path: impl AsRef<Path>) -> Result<Model, OnnxError> {
     let path = path.as_ref();
     let proto = read_bytes(path).and_then(|bytes| decode(&bytes));
-    let model = proto.and_then(|proto| import::model(proto, Some(folder_of(path))));
+    model(proto.map_err(|problem| in_file(path, problem))?, path)
+}
+
+fn model(proto: proto::ModelProto, path: &Path) -> Result<Model, OnnxError> {
+    let model = import::model(proto, Some(folder_of(path)));
     model.map_err(|problem| in_file(path, problem))
 }
 
@@ -109,7 +113,7 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Model, OnnxError> {
 pub fn bytes_of(path: &Path) -> Result<Vec<u8>, OnnxError> {
     let bytes = read_bytes(path).map_err(|problem| in_file(path, problem))?;
     match decode(&bytes) {
-        Ok(proto) if keeps_weights_elsewhere(&proto) => to_bytes_for(path, &read(path)?),
+        Ok(proto) if keeps_weights_elsewhere(&proto) => to_bytes_for(path, &model(proto, path)?),
         _ => Ok(bytes),
     }
 }

@@ -5,7 +5,7 @@ use super::PipelineError;
 use super::channel_order::{ChannelOrder, aligned, shortest};
 use super::choose::exported_size;
 use super::score::Scoring;
-use super::stages::{light_with, shapes, source};
+use super::stages::{light_with, shapes};
 use super::times::Times;
 use crate::decompose::{OutputMoments, cap_ranks};
 use crate::graph::{Graph, Inferred, Op, Size, factored_layers, layer_of};
@@ -13,7 +13,7 @@ use crate::groups::{ChannelGroups, ChannelId, Removed, Role, discover};
 use crate::importance::{ChannelScore, Reader, RemovalOrder, by_weights};
 use crate::prune::Per;
 use crate::prune::channels::{self, ChannelPlan, RepairConfig};
-use crate::train::{ChannelAxis, KeptChannels, Wanted, channel_costs};
+use crate::train::{ChannelAxis, KeptChannels, Wanted};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A network that has lost channels.
@@ -69,10 +69,10 @@ impl Scoring<'_> {
         for (value, known) in moments {
             let mean = known.mean.view().insert_axis(ndarray::Axis(1));
             let second = &known.covariance + mean.dot(&mean.t()) * known.positions;
-            // By what a channel costs alone, where that was measured and is a number.
-            let costs = costs.get(value).filter(|costs| {
-                costs.len() == second.nrows() && costs.iter().all(|cost| cost.is_finite())
-            });
+            // By what a channel costs alone, where that was measured.
+            let costs = costs
+                .get(value)
+                .filter(|costs| costs.len() == second.nrows());
             let curvature = match costs {
                 Some(costs) => {
                     let pairs = costs.iter().zip(second.diag());
@@ -190,15 +190,7 @@ impl Scoring<'_> {
             .iter()
             .map(|(wanted, _)| wanted.value.clone())
             .collect();
-        Ok(channel_costs(
-            self.engine,
-            &light_with(graph, &names)?,
-            &self.task.outputs(),
-            &values,
-            &source(self.prepared, self.settings),
-            &self.statistics(),
-            self.progress,
-        )?)
+        self.channel_costs(&light_with(graph, &names)?, &values)
     }
 }
 

@@ -7,13 +7,33 @@ use super::inputs::Payable;
 use super::score::Scoring;
 use super::stages::source;
 use crate::fold::{BatchNorm, FoldConfig, InputFactors, SizeRule, fold};
-use crate::graph::FactoredLayer;
+use crate::graph::{FactoredLayer, Graph};
 use crate::importance::over_groups;
 use crate::prune::spelled_out;
 use crate::train::{ChannelAxis, Wanted, channel_costs};
 use std::collections::BTreeMap;
 
 impl Scoring<'_> {
+    /// What it costs to put its mean in the place of each channel of `values`, which come with those means, by name. Those
+    /// that are not all numbers are left out.
+    pub(super) fn channel_costs(
+        &self,
+        graph: &Graph,
+        values: &[(Wanted, Vec<f64>)],
+    ) -> Result<BTreeMap<String, Vec<f64>>, PipelineError> {
+        let mut costs = channel_costs(
+            self.engine,
+            graph,
+            &self.task.outputs(),
+            values,
+            &source(self.prepared, self.settings),
+            &self.statistics(),
+            self.progress,
+        )?;
+        costs.retain(|_, costs| costs.iter().all(|cost| cost.is_finite()));
+        Ok(costs)
+    }
+
     /// Puts measured scores in the place of those that follow from moments (docs/method.md, section 4): of the directions of
     /// `layers`, in which `ranked` is written and whose activations have these `means`, and of `spaces`. Those that are not
     /// finite stay as they are.
@@ -44,16 +64,7 @@ impl Scoring<'_> {
             batch_norm: BatchNorm::Keep,
             input_factors: InputFactors::Keep,
         };
-        let mut costs = channel_costs(
-            self.engine,
-            &fold(&graph, &config)?.0,
-            &self.task.outputs(),
-            &values,
-            &source(self.prepared, self.settings),
-            &self.statistics(),
-            self.progress,
-        )?;
-        costs.retain(|_, costs| costs.iter().all(|cost| cost.is_finite()));
+        let mut costs = self.channel_costs(&fold(&graph, &config)?.0, &values)?;
         for layer in layers {
             let scores = ranked.state.scores.get_mut(&layer.name);
             if let (Some(scores), Some(costs)) = (scores, costs.get(&layer.basis_output)) {

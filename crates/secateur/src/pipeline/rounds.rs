@@ -157,7 +157,7 @@ pub(super) fn train_cut(
         check_every: per_epoch,
         first_epoch: first_epoch(number) + ROUND_EPOCHS / 2,
     };
-    let (trained, _, scores) = match train_and_score(context, &graph, training) {
+    let (graph, _, scores) = match train_and_score(context, &graph, training) {
         Err(PipelineError::Train(problem @ TrainError::Diverged { .. })) => {
             // The cut is taken back.
             context.progress.note(&problem.to_string());
@@ -165,7 +165,6 @@ pub(super) fn train_cut(
         }
         trained => trained?,
     };
-    let graph = trained;
     state.scores = scores;
     state.round.recovered = true;
     judge(context, &graph, &mut state.round)?;

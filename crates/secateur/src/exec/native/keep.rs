@@ -57,7 +57,6 @@ impl Kept {
         let len = |name: &String| plan.shape(name).iter().product::<usize>();
         if kept.names.iter().map(len).sum::<usize>() > most {
             // In the order of the nodes: what one is computed from again is not computed again itself.
-            normalised.sort_by_key(|(_, index)| *index);
             for (name, index) in normalised {
                 let input = graph.nodes[index].inputs.first();
                 let is_there = input.is_some_and(|input| !kept.again.contains_key(input));

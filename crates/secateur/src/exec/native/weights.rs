@@ -20,6 +20,11 @@ impl Weights {
     /// Nothing packed yet, for the nodes of a plan whose weights are stored and do not change, as far as so many floats go,
     /// those of all values included: where values take the memory, packing weights is not what takes the time.
     pub(super) fn new(graph: &Graph, plan: &Plan, wanted: &Wanted, most: usize) -> Self {
+        let mut weights = BTreeMap::new();
+        let images = plan.input_shape.first().copied().unwrap_or(0);
+        if Layout::best(images) == Layout::Planes {
+            return Self(weights);
+        }
         let outputs = plan
             .step
             .nodes
@@ -28,20 +33,13 @@ impl Weights {
         let values = outputs.map(|name| plan.shape(name).iter().product::<usize>());
         let room = most.saturating_sub(values.sum());
         let mut rest = MOST.min(room / PACKED);
-        let mut weights = BTreeMap::new();
-        let images = plan.input_shape.first().copied().unwrap_or(0);
-        if Layout::best(images) == Layout::Planes {
-            return Self(weights);
-        }
         for &index in &plan.step.nodes {
             let node = &graph.nodes[index];
-            let operands = Operands::new(graph, &plan.inferred, node);
             let is_packed = match &node.op {
-                // Depthwise kernels read their weights as they are.
-                Op::Conv(attrs) => operands
-                    .shape(0)
-                    .is_ok_and(|x| x.get(1) != Some(&attrs.groups)),
-                Op::Gemm { .. } => dense_shape(operands).is_some(),
+                Op::Conv(_) => true,
+                Op::Gemm { .. } => {
+                    dense_shape(Operands::new(graph, &plan.inferred, node)).is_some()
+                }
                 _ => false,
             };
             let Some(name) = node.inputs.get(1).filter(|_| is_packed) else {

@@ -174,7 +174,7 @@ impl Scoring<'_> {
     }
 
     /// What each channel of what layers read costs where nothing stands in for it.
-    fn costs(
+    pub(super) fn costs(
         &self,
         graph: &Graph,
         groups: &ChannelGroups,

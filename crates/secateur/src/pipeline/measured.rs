@@ -83,15 +83,18 @@ impl Scoring<'_> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use super::super::stages::shapes;
     use super::super::task::Task;
-    use super::super::{DataSettings, Prepared, Settings, prepare};
+    use super::super::{DataSettings, Prepared, Removal, Settings, prepare};
     use super::*;
     use crate::decompose::{DecomposeConfig, convolutions};
     use crate::exec::{Engine, NativeEngine, Request};
     use crate::graph::samples::Builder;
     use crate::graph::{ConvAttrs, Graph, Op, Size, factored_layers};
+    use crate::groups::{Removed, discover};
     use crate::importance::Scores;
     use crate::progress::Silent;
+    use crate::prune::channels::{self, ChannelPlan};
     use crate::prune::{LayerPlan, PLAN_VERSION, PruningPlan, apply, cut_inputs};
     use crate::tensor::Tensor;
     use crate::train::training_batches;
@@ -196,5 +199,49 @@ mod tests {
                 space.name
             );
         }
+    }
+
+    #[test]
+    fn a_channel_costs_what_the_output_loses_without_it() {
+        let graph = network();
+        let mut settings = Settings {
+            data: DataSettings {
+                preprocess: Some("unit".to_owned()),
+                ..DataSettings::default()
+            },
+            ..Settings::default()
+        };
+        settings.prune.statistics_images = IMAGES;
+        settings.prune.removes = Removal::Channels;
+        let prepared = prepare(&graph, &settings.data, settings.seed, &Silent).unwrap();
+        let scoring = Scoring {
+            engine: &NativeEngine::new(),
+            prepared: &prepared,
+            settings: &settings,
+            task: &Task::of_outputs(&graph),
+            progress: &Silent,
+        };
+        let inferred = shapes(&graph, &prepared).unwrap();
+        let groups = discover(&graph, &inferred);
+        let wanted = scoring.channel_reads(&graph).unwrap();
+        let costs = scoring.costs(&graph, &groups, &wanted).unwrap();
+        let whole = outputs(&graph, &prepared, &settings);
+        let mut seen = 0;
+        for (value, costs) in costs {
+            let ids = &groups.value(&value).unwrap().channels;
+            for (id, cost) in ids.iter().zip(costs) {
+                let Some(id) = *id else { continue };
+                let mut removed = Removed::nothing(&groups);
+                removed.insert(id);
+                let plan = ChannelPlan::of(&groups, &removed);
+                let cut = channels::zero(&graph, &inferred, &plan).unwrap();
+                let left = outputs(&cut, &prepared, &settings);
+                let change = whole.iter().zip(&left).map(|(a, b)| (a - b).powi(2));
+                let got = change.sum::<f64>() / whole.len() as f64;
+                assert!((got - cost).abs() < 1e-3 * cost, "{value}: {got} {cost}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 4 + 5);
     }
 }

@@ -79,7 +79,8 @@ pub(super) fn factor(
                     });
                 matches!(node.op, Op::Conv(_)) && !fixed
             }
-        } && !feeds_batch_norm(graph, &uses, node);
+        } && node.op != Op::MatMul
+            && !feeds_batch_norm(graph, &uses, node);
         let out_channels = optional(node, 1)
             .and_then(|weight| out_channels(&node.op, graph.initializers.get(weight)?));
         let mut last = node.clone();

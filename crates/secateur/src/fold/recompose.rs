@@ -64,7 +64,9 @@ pub(super) fn recompose_in_place(
         basis.inputs.first().cloned().unwrap_or_default(),
         weight_name,
     ];
-    inputs.extend(layer.bias.clone());
+    if layer.bias_add.is_none() {
+        inputs.extend(layer.bias.clone());
+    }
     *node = Node {
         name,
         op,

@@ -2,15 +2,14 @@
 //!
 //! A convolution `W [n, co]` is written as basis convolution (no bias) -> `Mul` by the scaling
 //! factors -> 1x1 convolution, the projection (method, section 2). A dense layer is `MatMul` ->
-//! `Mul` -> `Gemm` or `MatMul`. The pattern is recognised in any graph, so a file that was written
+//! `Mul` -> `Gemm` or `MatMul`, the latter with an `Add` where there is a bias. The pattern is recognised in any graph, so a file that was written
 //! and read again is pruned like one that was just decomposed.
 
 use super::{
-    Arithmetic, AutoPad, ConvAttrs, Graph, INPUT_FACTOR, Inferred, LayerShape, Node, Op, Size,
+    Arithmetic, AutoPad, ConvAttrs, Graph, INPUT_FACTOR, Inferred, LayerShape, Node, Op,
     SpatialPads,
 };
 use crate::tensor::Tensor;
-use ndarray::{Array2, Array3, Axis, IxDyn};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The layer that a node of a folded graph belongs to: the nodes of its factors are named after it.
@@ -50,11 +49,13 @@ pub struct FactoredLayer {
     pub factors: String,
     /// Initializer of the projection.
     pub projection_weight: String,
-    /// The bias, where the projection has one.
+    /// Initializer of the bias, where there is one.
     pub bias: Option<String>,
+    /// The `Add` of the bias after a `MatMul`, which has no input for one.
+    pub bias_add: Option<String>,
     /// Value that the basis makes: the activations `z`.
     pub basis_output: String,
-    /// Value that the layer makes.
+    /// Value that the layer makes, its bias included.
     pub output: String,
     /// Directions per group that are there now.
     pub rank: usize,
@@ -62,98 +63,7 @@ pub struct FactoredLayer {
     pub shape: LayerShape,
 }
 
-/// The matrices of a factored layer in `f64`: `W_k = sum_j s_kj basis[k, :, j] projection[k, j, :]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FactorMatrices {
-    /// Basis directions `[groups, n, r]`.
-    pub basis: Array3<f64>,
-    /// Scaling factors `[groups, r]`.
-    pub factors: Array2<f64>,
-    /// Projection rows `sigma_j v_j` `[groups, r, co / groups]`.
-    pub projection: Array3<f64>,
-}
-
-impl FactorMatrices {
-    /// The weight that the factors stand for, `[groups, n, co / groups]`.
-    #[must_use]
-    pub fn product(&self) -> Array3<f64> {
-        let (groups, n, _) = self.basis.dim();
-        let mut product = Array3::zeros((groups, n, self.projection.dim().2));
-        for (k, mut weight) in product.outer_iter_mut().enumerate() {
-            let scaled = &self.basis.index_axis(Axis(0), k) * &self.factors.row(k);
-            weight.assign(&scaled.dot(&self.projection.index_axis(Axis(0), k)));
-        }
-        product
-    }
-}
-
-impl FactorMatrices {
-    /// Writes the matrices into the initializers of `layer`, whose rank they may change; scaling
-    /// factors, basis and projection keep their names. `None` where `graph` is not the one in which
-    /// the layer was found, or the shapes do not fit it.
-    #[must_use]
-    pub fn store(&self, graph: &mut Graph, layer: &FactoredLayer) -> Option<()> {
-        let LayerShape { n, co, groups } = layer.shape;
-        let (found_groups, found_n, rank) = self.basis.dim();
-        let group_co = co / groups.max(1);
-        if (found_groups, found_n) != (groups, n)
-            || self.factors.dim() != (groups, rank)
-            || self.projection.dim() != (groups, rank, group_co)
-        {
-            return None;
-        }
-        let old = graph
-            .initializers
-            .get(&layer.basis_weight)?
-            .shape()
-            .to_vec();
-        let floats = |array: Array3<f64>, shape: &[usize]| {
-            let array = array.mapv(|value| value as f32);
-            let array = array.to_shape(IxDyn(shape)).ok()?.to_owned();
-            Some(Tensor::F32(array.into_shared()))
-        };
-        let transposed = |array: &Array3<f64>| array.view().permuted_axes([0, 2, 1]).to_owned();
-        let factors = self.factors.clone().insert_axis(Axis(0));
-        let (basis, factors, projection) = match (layer.kind, old.as_slice()) {
-            (FactoredKind::Convolution, &[_, in_channels, kernel_h, kernel_w]) => (
-                floats(
-                    transposed(&self.basis),
-                    &[groups * rank, in_channels, kernel_h, kernel_w],
-                )?,
-                floats(factors, &[1, groups * rank, 1, 1])?,
-                floats(transposed(&self.projection), &[co, rank, 1, 1])?,
-            ),
-            (FactoredKind::Dense, _) => (
-                floats(self.basis.clone(), &[n, rank])?,
-                floats(factors, &[rank])?,
-                floats(self.projection.clone(), &[rank, co])?,
-            ),
-            (FactoredKind::Convolution, _) => return None,
-        };
-        let arrays = [
-            (&layer.basis_weight, basis),
-            (&layer.factors, factors),
-            (&layer.projection_weight, projection),
-        ];
-        for (name, array) in arrays {
-            graph.initializers.insert(name.clone(), array);
-        }
-        Some(())
-    }
-}
-
 impl FactoredLayer {
-    /// What one direction costs at `positions` output positions of one image.
-    #[must_use]
-    pub fn cost_per_direction(&self, positions: u64) -> Size {
-        let params = self.shape.direction_params();
-        Size {
-            params,
-            macs: params.saturating_mul(positions),
-            nanos: 0,
-        }
-    }
-
     /// Output positions of one image, or `None` where the shape of the output is not known.
     #[must_use]
     pub fn positions(&self, inferred: &Inferred) -> Option<u64> {
@@ -168,7 +78,7 @@ impl FactoredLayer {
         )
     }
 
-    /// What the projection adds to its output, `[co]`: the stored bias, times `beta` in a `Gemm`, a
+    /// What is added to the output of the projection, `[co]`: the stored bias, times `beta` in a `Gemm`, a
     /// single value repeated. `Some(None)` where there is none, `None` where it is not stored or has
     /// another length.
     #[must_use]
@@ -187,37 +97,6 @@ impl FactoredLayer {
             length if length == self.shape.co => Some(Some(values.collect())),
             _ => None,
         }
-    }
-
-    /// The layer's matrices, or `None` where `graph` is not the one in which it was found.
-    #[must_use]
-    pub fn matrices(&self, graph: &Graph) -> Option<FactorMatrices> {
-        let floats = |name: &str| graph.initializers.get(name).and_then(Tensor::as_floats);
-        let LayerShape { n, co, groups } = self.shape;
-        let (rank, group_co) = (self.rank, co / groups.max(1));
-        let basis = floats(&self.basis_weight)?.mapv(f64::from);
-        let factors = floats(&self.factors)?.mapv(f64::from);
-        let projection = floats(&self.projection_weight)?.mapv(f64::from);
-        let factors = factors.to_shape((groups, rank)).ok()?.to_owned();
-        let (basis, projection) = match self.kind {
-            FactoredKind::Convolution => {
-                let basis = basis.to_shape((groups, rank, n)).ok()?;
-                let projection = projection.to_shape((groups, group_co, rank)).ok()?;
-                (
-                    basis.permuted_axes([0, 2, 1]).to_owned(),
-                    projection.permuted_axes([0, 2, 1]).to_owned(),
-                )
-            }
-            FactoredKind::Dense => (
-                basis.to_shape((1, n, rank)).ok()?.to_owned(),
-                projection.to_shape((1, rank, co)).ok()?.to_owned(),
-            ),
-        };
-        Some(FactorMatrices {
-            basis,
-            factors,
-            projection,
-        })
     }
 }
 
@@ -357,6 +236,15 @@ fn factored_layer(graph: &Graph, uses: &Uses<'_>, basis: &Node) -> Option<Factor
     if rank == 0 || shape.n == 0 || shape.co == 0 {
         return None;
     }
+    let projected = projection.outputs.first()?;
+    let added = match projection.op {
+        Op::MatMul => added_bias(graph, uses, projected, shape.co),
+        _ => None,
+    };
+    let (bias, bias_add, output) = match added {
+        Some((add, bias)) => (Some(bias), Some(add.name.clone()), add.outputs.first()?),
+        None => (optional(projection, 2), None, projected),
+    };
     Some(FactoredLayer {
         name: basis
             .name
@@ -370,12 +258,29 @@ fn factored_layer(graph: &Graph, uses: &Uses<'_>, basis: &Node) -> Option<Factor
         basis_weight: basis_weight.to_owned(),
         factors: factors.clone(),
         projection_weight: projection_weight.to_owned(),
-        bias: optional(projection, 2).map(str::to_owned),
+        bias: bias.map(str::to_owned),
+        bias_add,
         basis_output: basis_output.clone(),
-        output: projection.outputs.first()?.clone(),
+        output: output.clone(),
         rank,
         shape,
     })
+}
+
+/// The node that adds a stored bias `[co]` to `value`, and the name of that bias, where nobody else reads `value`.
+fn added_bias<'g>(
+    graph: &'g Graph,
+    uses: &Uses<'_>,
+    value: &str,
+    co: usize,
+) -> Option<(&'g Node, &'g str)> {
+    let add = &graph.nodes[uses.sole_reader(value)?];
+    if add.op != Op::Arithmetic(Arithmetic::Add) {
+        return None;
+    }
+    let bias = add.inputs.iter().find(|input| *input != value)?;
+    let stored = graph.initializers.get(bias)?.as_floats()?;
+    (stored.shape() == [co]).then_some((add, bias.as_str()))
 }
 
 fn convolution_shape(

@@ -6,6 +6,7 @@
 mod activation;
 mod arity;
 mod edit;
+mod factor_matrices;
 mod factored;
 mod infer;
 mod input_factor;
@@ -21,7 +22,8 @@ mod window;
 
 pub use activation::{Activation, GeluForm};
 pub use arity::Arity;
-pub use factored::{FactorMatrices, FactoredKind, FactoredLayer, factored_layers};
+pub use factor_matrices::FactorMatrices;
+pub use factored::{FactoredKind, FactoredLayer, factored_layers};
 pub(crate) use factored::{OUTPUT_SCALE, Uses, layer_of, optional};
 pub use infer::{
     AxisSlice, InferError, Inferred, MAX_CONSTANT, Operands, broadcast, infer, infer_images,

@@ -234,6 +234,7 @@ mod tests {
             factors: "a.scaling".into(),
             projection_weight: "a.projection.weight".into(),
             bias: None,
+            bias_add: None,
             basis_output: "a.basis.output".into(),
             output: "y".into(),
             rank,

@@ -171,7 +171,12 @@ pub(super) fn add_to_bias(
     // The bias may be shared with another node, so the layer gets one of its own.
     let name = graph.fresh_value(&format!("{}.bias", layer.name));
     graph.initializers.insert(name.clone(), Tensor::F32(bias));
-    if graph.nodes[index].op == Op::MatMul {
+    if let Some(add) = &layer.bias_add {
+        let old = layer.bias.as_ref();
+        let inputs = &mut graph.node_mut(add).ok_or_else(fails)?.inputs;
+        let place = inputs.iter_mut().find(|input| Some(&**input) == old);
+        *place.ok_or_else(fails)? = name;
+    } else if graph.nodes[index].op == Op::MatMul {
         let unshifted = graph.fresh_value(&format!("{}.projection.output", layer.name));
         let node = &mut graph.nodes[index];
         let outputs = std::mem::replace(&mut node.outputs, vec![unshifted.clone()]);
@@ -182,13 +187,13 @@ pub(super) fn add_to_bias(
             outputs,
         };
         graph.nodes.insert(index + 1, add);
-        return Ok(());
-    }
-    let node = &mut graph.nodes[index];
-    node.inputs.truncate(2);
-    node.inputs.push(name);
-    if let Op::Gemm { beta, .. } = &mut node.op {
-        *beta = 1.0;
+    } else {
+        let node = &mut graph.nodes[index];
+        node.inputs.truncate(2);
+        node.inputs.push(name);
+        if let Op::Gemm { beta, .. } = &mut node.op {
+            *beta = 1.0;
+        }
     }
     if let Some(old) = &layer.bias
         && Uses::of(graph).readers(old).is_empty()

@@ -287,14 +287,6 @@ fn factored_layers_are_recognised_by_pattern() {
         ("product", FactoredKind::Dense, 9, shape(10, 9, 1)),
     ];
     assert_eq!(found, expected);
-    assert_eq!(
-        layers[1].cost_per_direction(6),
-        Size {
-            params: 2 * 36 + 12,
-            macs: 6 * (2 * 36 + 12),
-            nanos: 0
-        }
-    );
     assert_eq!(layers[1].bias.as_deref(), Some("grouped.b"));
     assert_eq!(layers[0].factors, "plain.scaling");
     assert!(factored_layers(&network()).is_empty());
@@ -505,6 +497,68 @@ fn compensation_leaves_no_mean_difference() {
     ));
 }
 
+/// The network, its product followed by the sum with a bias, as frameworks without `Gemm` write a dense layer.
+fn with_added_bias() -> Graph {
+    let mut graph = network();
+    let index = graph.nodes.iter().position(|node| node.name == "product");
+    let index = index.unwrap();
+    graph.nodes[index].outputs = vec!["y13.product".into()];
+    let add = Op::Arithmetic(Arithmetic::Add);
+    let add = node("product.add", add, &["product.b", "y13.product"], "y13");
+    graph.nodes.insert(index + 1, add);
+    let bias = floats(&[9], 40);
+    graph.initializers.insert("product.b".into(), bias);
+    graph.validate().unwrap();
+    graph
+}
+
+#[test]
+fn a_bias_added_after_a_product_is_the_bias_of_the_layer() {
+    // As `compress` decomposes, which gives layers without batch norm a scale to train.
+    let config = DecomposeConfig {
+        output_scale: OutputScale::Factored,
+        ..config()
+    };
+    let (graph, _) = convolutions(&with_added_bias(), &config, &Silent).unwrap();
+    let product = |graph: &Graph| factored_layers(graph).pop().unwrap();
+    let layer = product(&graph);
+    assert_eq!(layer.bias.as_deref(), Some("product.b"));
+    assert_eq!(layer.bias_add.as_deref(), Some("product.add"));
+    assert_eq!(layer.output, "y13");
+    let whole = recompose(&graph, &layer).unwrap();
+    assert_same_function(&graph, &whole, 1e-5);
+    let (folded, _) = fold(&graph, &FoldConfig::default()).unwrap();
+    assert_same_function(&graph, &folded, 1e-5);
+
+    // Whether there was a bias or not, one sum is there after each cut, and its values are the layer's.
+    for start in [graph, factored(&config)] {
+        let adds = |graph: &Graph| {
+            let is_add = |node: &&Node| node.op == Op::Arithmetic(Arithmetic::Add);
+            graph.nodes.iter().filter(is_add).count()
+        };
+        let mut cut = start;
+        let before = product(&cut).bias_values(&cut).unwrap();
+        let mut wanted = before.unwrap_or_else(|| vec![0.0; 9]);
+        for keep in [&[0, 1, 2, 3, 4, 5, 6][..], &[0, 1, 2, 3]] {
+            let layer = product(&cut);
+            let plan = plan(&[("product", layer.rank, keep)]);
+            let means = BTreeMap::from([("product".to_owned(), vec![0.5; layer.rank])]);
+            let matrices = layer.matrices(&cut).unwrap();
+            for (o, value) in wanted.iter_mut().enumerate() {
+                for j in keep.len()..layer.rank {
+                    *value += 0.5 * matrices.factors[[0, j]] * matrices.projection[[0, j, o]];
+                }
+            }
+            cut = apply(&compensate(&cut, &plan, &means).unwrap(), &plan).unwrap();
+            assert_eq!(adds(&cut), 2, "the residual sum and the bias");
+            let found = product(&cut).bias_values(&cut).unwrap().unwrap();
+            for (found, wanted) in found.iter().zip(&wanted) {
+                assert!((found - wanted).abs() < 1e-6, "{found} {wanted}");
+            }
+        }
+    }
+}
+
 #[test]
 fn folding_changes_no_output() {
     let whole = trained(OutputScale::All);
@@ -532,8 +586,8 @@ fn folding_changes_no_output() {
                     summary.batch_norms,
                     usize::from(batch_norm == BatchNorm::Fold)
                 );
-                // grouped, depthwise, pointwise, dense, product; batch norm follows `plain`.
-                assert_eq!(summary.output_scales, 5);
+                // grouped, depthwise, pointwise, dense; batch norm follows `plain`, and a product has none.
+                assert_eq!(summary.output_scales, 4);
                 assert!(
                     !folded
                         .initializers

@@ -205,6 +205,53 @@ fn a_wrong_basis_is_solved_away() {
     assert!(kernels < 0.05 * projections, "{kernels} {projections}");
 }
 
+/// Random images, flattened, and two dense layers, each a product and the sum with a bias, decomposed at full rank.
+fn perceptron(rng: &mut ChaCha8Rng) -> Graph {
+    let mut b = Builder::new(3);
+    let mut value = b.node("flat", Op::Flatten { axis: 1 }, &["x"]);
+    for (name, shape) in [("hidden", [3 * SIZE * SIZE, 16]), ("last", [16, 6])] {
+        let weight = b.zeros(&format!("{name}.weight"), &shape);
+        let bias = b.zeros(&format!("{name}.bias"), &shape[1..]);
+        let product = format!("{name}.product");
+        b.node(&product, Op::MatMul, &[&value, &weight]);
+        let add = Op::Arithmetic(Arithmetic::Add);
+        value = b.node(name, add, &[&product, &bias]);
+        if name == "hidden" {
+            value = b.relu("relu", &value);
+        }
+    }
+    let mut graph = b.output(&value);
+    for tensor in graph.initializers.values_mut() {
+        if let Tensor::F32(array) = tensor {
+            let scale = (2.0 / array.shape()[0] as f32).sqrt();
+            array.mapv_inplace(|_| scale * rng.random_range(-1.0..1.0_f32));
+        }
+    }
+    let config = DecomposeConfig {
+        exclude: None,
+        head: None,
+        output_scale: OutputScale::Nowhere,
+    };
+    convolutions(&graph, &config, &Silent).unwrap().0
+}
+
+#[test]
+fn products_with_added_biases_are_fitted_after_every_cut() {
+    let mut rng = ChaCha8Rng::seed_from_u64(6);
+    let uncut = perceptron(&mut rng);
+    let seen = batches(&mut rng);
+    let want = outputs(&uncut, &seen);
+    let mut graph = uncut.clone();
+    for rank in [12, 5] {
+        let cut = cut_to(&graph, rank);
+        graph = refitted(&uncut, &cut, &KeptOutputs::new(), &seen);
+        let before = error(&want, &outputs(&cut, &seen));
+        let after = error(&want, &outputs(&graph, &seen));
+        assert!(after < 0.97 * before, "{rank}: {before} {after}");
+        assert_eq!(graph.nodes.len(), uncut.nodes.len());
+    }
+}
+
 #[test]
 fn later_layers_make_up_for_what_earlier_ones_lost() {
     let mut rng = ChaCha8Rng::seed_from_u64(3);

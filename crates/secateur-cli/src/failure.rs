@@ -49,6 +49,9 @@ pub fn about(model: &Path) -> impl Fn(PipelineError) -> Error + '_ {
             | PipelineError::NotFactored
             | PipelineError::NoClassifier
             | PipelineError::NoSize
+            | PipelineError::ImageSize { .. }
+            | PipelineError::FixedBatch { .. }
+            | PipelineError::Classes { .. }
             | PipelineError::Output { .. }
             | PipelineError::Indices { .. }
             | PipelineError::NothingToPrune => true,

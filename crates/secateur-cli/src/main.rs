@@ -57,5 +57,6 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Evaluate(args) => commands::evaluate::run(args, &progress),
         Command::Verify(args) => commands::verify::run(args, &progress),
         Command::Bench(args) => commands::bench::run(args, &progress),
+        Command::Report(args) => commands::report::run(args),
     }
 }

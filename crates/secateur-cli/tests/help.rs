@@ -7,7 +7,7 @@ mod command;
 use command::{Place, assert_committed};
 use std::path::Path;
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "demo",
     "inspect",
     "compress",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 10] = [
     "evaluate",
     "verify",
     "bench",
+    "report",
 ];
 
 #[test]

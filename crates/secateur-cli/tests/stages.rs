@@ -129,6 +129,26 @@ fn each_basis_cuts_to_size_and_its_plan_says_where_it_belongs() {
             assert!(replayed.stderr.contains(&says), "{}", replayed.stderr);
         }
     }
+    // What is written in other directions than singular vectors is not cut by the number of those.
+    let mut prune = vec!["prune", "pruned.onnx", "-o", "more.onnx", "--basis", "svd"];
+    prune.extend(["--score", "energy", "--target", "params=85%"]);
+    prune.extend(["--statistics-images", "96", "--save-plan", "plan.json"]);
+    prune.extend(DIGITS);
+    object(&place, &prune);
+    let replay = place.run(&[
+        "prune",
+        "pruned.onnx",
+        "--plan",
+        "plan.json",
+        "-o",
+        "no.onnx",
+    ]);
+    assert_eq!(replay.status, 2, "{}", replay.stderr);
+    assert!(
+        replay.error().contains("singular vectors"),
+        "{}",
+        replay.stderr
+    );
     // Taylor scores belong to the singular vectors.
     let mut prune = vec![
         "prune",
@@ -314,6 +334,19 @@ fn compress_prints_the_object_and_fills_the_folder_of_the_run() {
 }
 
 #[test]
+fn the_report_of_a_run_is_shown_again() {
+    let place = with_model();
+    let report = object(&place, &compress());
+    assert_eq!(object(&place, &["report", "run"]), report);
+    let ran = place.succeed(&["report", "run"]);
+    assert!(ran.stdout.contains("conv2"), "{}", ran.stdout);
+    std::fs::remove_file(place.path().join("run/report.json")).unwrap();
+    let ran = place.run(&["report", "run"]);
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    assert!(ran.error().contains("`run/report.json`"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_finished_run_that_is_resumed_writes_the_same_bytes() {
     let place = with_model();
     place.succeed(&compress());
@@ -327,7 +360,8 @@ fn a_finished_run_that_is_resumed_writes_the_same_bytes() {
     resumed.extend(["--seed", "1"]);
     let other = place.run(&resumed);
     assert_eq!(other.status, 2, "{}", other.stderr);
-    assert!(other.stderr.contains("other settings"), "{}", other.stderr);
+    let wanted = "other settings: `seed` is 0 there and 1 here";
+    assert!(other.stderr.contains(wanted), "{}", other.stderr);
 }
 
 #[test]
@@ -345,8 +379,14 @@ fn a_run_that_is_not_finished_is_not_begun_anew_by_accident() {
         "{}",
         again.stderr
     );
-    // Another command in the same folder leaves nothing of it.
-    place.succeed(&[&compress()[..], &["--seed", "1"]].concat());
+    // Nor by another command in the same folder, unless it is asked to.
+    let other = [&compress()[..], &["--seed", "1"]].concat();
+    let refused = place.run(&other);
+    assert_eq!(refused.status, 2, "{}", refused.stderr);
+    let wanted = "`seed` is 0 there and 1 here";
+    assert!(refused.stderr.contains(wanted), "{}", refused.stderr);
+    assert!(folder.join("unfinished").exists());
+    place.succeed(&[&other[..], &["--anew"]].concat());
     let config = std::fs::read_to_string(folder.join("config.toml")).unwrap();
     assert!(config.contains("seed = 1"), "{config}");
     // Checkpoints of nobody knows what are neither used nor removed.
@@ -357,6 +397,38 @@ fn a_run_that_is_not_finished_is_not_begun_anew_by_accident() {
         assert!(lost.stderr.contains("no `config.toml`"), "{}", lost.stderr);
     }
     assert!(folder.join("checkpoints").exists());
+}
+
+#[test]
+fn a_decomposed_file_is_compressed_like_the_network_that_it_was_made_of() {
+    let place = with_model();
+    place.succeed(&["decompose", "model.onnx", "-o", "factored.onnx"]);
+    let report = |model: &'static str, more: &[&'static str]| {
+        let mut arguments = [&compress()[..], &["--anew"], more].concat();
+        arguments[1] = model;
+        object(&place, &arguments)
+    };
+    let exclude = ["--exclude", "^grouped$"];
+    let (before, after) = (
+        report("model.onnx", &exclude),
+        report("factored.onnx", &exclude),
+    );
+    let names = |report: &Value| {
+        let layers = report["layers"].as_array().unwrap().iter();
+        let of = |layer: &Value| (layer["name"].clone(), layer["params_before"].clone());
+        layers.map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&before), names(&after));
+    assert_eq!(before["before"]["params"], after["before"]["params"]);
+    let layers = after["layers"].as_array().unwrap();
+    let excluded = layers
+        .iter()
+        .find(|layer| layer["name"] == "grouped")
+        .unwrap();
+    assert_eq!(
+        excluded["params_before"], excluded["params_after"],
+        "{excluded}"
+    );
 }
 
 #[test]

@@ -198,6 +198,7 @@ fn main() -> Result<()> {
                 &source,
                 1024,
                 0,
+                &Silent,
             )?;
             let batches = training_batches(&source, images, 0)?;
             let all = KeptOutputs::new();

@@ -61,6 +61,9 @@ pub struct DataArgs {
     /// Most training images, validation images included; all where not given
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Most image files that may be left out because they cannot be decoded [default: 1 % of the images, and at least 1]
+    #[arg(long, value_name = "N")]
+    pub max_corrupt: Option<usize>,
     #[arg(
         long,
         value_name = "N",
@@ -83,6 +86,7 @@ impl DataArgs {
         data.val_fraction = self.val_fraction.unwrap_or(data.val_fraction);
         data.test_fraction = self.test_fraction.unwrap_or(data.test_fraction);
         data.limit = self.limit.or(data.limit);
+        data.max_corrupt = self.max_corrupt.or(data.max_corrupt);
         data.batch_size = self.batch_size.unwrap_or(data.batch_size);
     }
 }

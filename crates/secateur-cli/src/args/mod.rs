@@ -57,6 +57,7 @@ pub enum Command {
     Evaluate(EvaluateArgs),
     Verify(VerifyArgs),
     Bench(BenchArgs),
+    Report(ReportArgs),
 }
 
 impl Command {
@@ -73,6 +74,7 @@ impl Command {
             Self::Evaluate(args) => &args.global,
             Self::Verify(args) => &args.global,
             Self::Bench(args) => &args.global,
+            Self::Report(args) => &args.global,
         }
     }
 }
@@ -278,6 +280,7 @@ pub struct FoldArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     secateur evaluate small.onnx --data images/\n  \
+    secateur evaluate small.onnx --data new-images/ --split all\n  \
     secateur evaluate model.onnx --data cifar10/ --preprocess 'scale=0.00392157;mean=0.485,0.456,0.406;std=0.229,0.224,0.225'\n  \
     secateur evaluate small.onnx --data images/ --runtime ort --format json")]
 pub struct EvaluateArgs {
@@ -325,6 +328,18 @@ pub struct VerifyArgs {
     pub global: GlobalArgs,
 }
 
+/// Shows the report of a finished run again
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  secateur report runs/small\n  secateur report runs/small --format json"
+)]
+pub struct ReportArgs {
+    /// Folder of the run
+    pub run: PathBuf,
+    #[command(flatten)]
+    pub global: GlobalArgs,
+}
+
 /// A part of a data set, by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SplitName {
@@ -334,14 +349,18 @@ pub enum SplitName {
     Val,
     /// Used once, for the final number
     Test,
+    /// All images, as of a folder that was never trained on
+    All,
 }
 
-impl From<SplitName> for Split {
-    fn from(name: SplitName) -> Self {
-        match name {
-            SplitName::Train => Self::Train,
-            SplitName::Val => Self::Val,
-            SplitName::Test => Self::Test,
+impl SplitName {
+    /// The split; `None` where it is all of them.
+    pub fn split(self) -> Option<Split> {
+        match self {
+            Self::Train => Some(Split::Train),
+            Self::Val => Some(Split::Val),
+            Self::Test => Some(Split::Test),
+            Self::All => None,
         }
     }
 }

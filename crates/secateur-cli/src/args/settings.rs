@@ -79,8 +79,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
     /// Go on with a run that was cut off; it ends with the same bytes
-    #[arg(long)]
+    #[arg(long, conflicts_with = "anew")]
     pub resume: bool,
+    /// Begin anew where the folder holds a run that was cut off, which is removed
+    #[arg(long)]
+    pub anew: bool,
 }
 
 impl RunArgs {
@@ -93,7 +96,11 @@ impl RunArgs {
     }
 
     pub fn resume(&self) -> Resume {
-        if self.resume { Resume::Yes } else { Resume::No }
+        match (self.resume, self.anew) {
+            (true, _) => Resume::Yes,
+            (false, true) => Resume::Anew,
+            (false, false) => Resume::No,
+        }
     }
 }
 

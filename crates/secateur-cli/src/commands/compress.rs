@@ -91,6 +91,7 @@ fn dry_run(args: &CompressArgs, settings: &Settings, progress: &Terminal) -> Res
         args.output.as_deref(),
         folder.as_deref(),
         settings,
+        &args.global.runtime_options(),
         progress,
     )
     .map_err(failure::about(&args.model))?;

@@ -15,7 +15,7 @@ pub fn run(args: &EvaluateArgs, progress: &Terminal) -> Result<Outcome> {
     check_data(&settings)?;
     let report = pipeline::evaluate_file(
         &args.model,
-        args.split.into(),
+        args.split.split(),
         &settings,
         &args.global.runtime_options(),
         progress,

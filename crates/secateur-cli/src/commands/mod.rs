@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod fold;
 pub mod inspect;
 pub mod prune;
+pub mod report;
 pub mod transfer;
 pub mod verify;
 

@@ -3,7 +3,7 @@
 use super::{check_data, check_output};
 use crate::args::TransferCommand;
 use crate::progress::Terminal;
-use crate::{Outcome, failure, output};
+use crate::{Outcome, failure, interrupt, output};
 use anyhow::Result;
 use secateur::pipeline::{self, TransferJob};
 
@@ -17,6 +17,7 @@ pub fn run(args: &TransferCommand, progress: &Terminal) -> Result<Outcome> {
     check_data(&settings)?;
     check_output(&args.output, &[&args.model])?;
     let folder = args.run.folder(&args.output)?;
+    interrupt::listen()?;
     let report = pipeline::transfer_file(&TransferJob {
         model: &args.model,
         output: &args.output,

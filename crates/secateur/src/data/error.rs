@@ -128,8 +128,19 @@ pub enum DataError {
         /// The limit.
         limit: u64,
     },
+    /// A class that the network does not know.
+    #[error("class `{class}` is none of the network's {}: {}", known.len(), known.join(", "))]
+    ForeignClass {
+        /// The class of the data.
+        class: String,
+        /// The network's classes.
+        known: Vec<String>,
+    },
     /// More corrupt images than allowed.
-    #[error("{count} of {images} images cannot be decoded, {limit} are allowed: {}", listed(first, *count))]
+    #[error(
+        "{count} of {images} images cannot be decoded, {limit} are allowed (`--max-corrupt`): {}",
+        listed(first, *count)
+    )]
     TooManyCorrupt {
         /// How many images are corrupt.
         count: usize,

@@ -34,8 +34,10 @@ pub use options::DataOptions;
 pub use pixels::Pixels;
 pub use preprocess::{
     CLASSES_METADATA_KEY, ChannelOrder, METADATA_KEY, Preprocess, PreprocessError,
-    classes_from_metadata, classes_to_metadata,
+    classes_from_metadata, classes_to_metadata, same_classes,
 };
+
+pub(crate) use preprocess::MAX_INPUT_SIDE;
 
 use crate::progress::Progress;
 use crate::tensor::Floats;
@@ -108,12 +110,12 @@ pub struct Dataset {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: DataKind,
     name: String,
     classes: Vec<String>,
-    store: Store,
+    store: Arc<Store>,
     splits: Splits,
     labels: [Vec<usize>; 3],
     native_size: (usize, usize, usize),
@@ -121,7 +123,7 @@ struct Inner {
     ignored: usize,
     seed: u64,
     /// Threads of its own, so that a caller who waits for a batch inside a pool cannot wait for itself.
-    pool: OnceLock<Option<rayon::ThreadPool>>,
+    pool: Arc<OnceLock<Option<rayon::ThreadPool>>>,
 }
 
 impl Inner {
@@ -153,6 +155,33 @@ impl Dataset {
     #[must_use]
     pub fn classes(&self) -> &[String] {
         &self.inner.classes
+    }
+
+    /// The same images, their labels being the places of their classes in `names`.
+    ///
+    /// # Errors
+    /// [`DataError::ForeignClass`] where `names` lack a class of the data.
+    pub fn numbered_as(&self, names: &[String]) -> Result<Self, DataError> {
+        let place = |class: &String| {
+            let found = names.iter().position(|name| name == class);
+            found.ok_or_else(|| DataError::ForeignClass {
+                class: class.clone(),
+                known: names.to_vec(),
+            })
+        };
+        let places: Vec<usize> = self.classes().iter().map(place).collect::<Result<_, _>>()?;
+        let mut inner = (*self.inner).clone();
+        let splits = &mut inner.splits;
+        for split in [&mut splits.train, &mut splits.val, &mut splits.test] {
+            for sample in split {
+                sample.label = places[sample.label];
+            }
+        }
+        inner.labels = open::labels_of(&inner.splits);
+        inner.classes = names.to_vec();
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// What the images of a split are, in stored order: paths of files, or numbers that count the

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 impl Dataset {
     /// Opens the data set in a folder; [`Dataset::open_with`] without progress.
@@ -121,14 +121,14 @@ impl Dataset {
             kind,
             name,
             classes,
-            store: Store::new(source, labels.len(), options.cache_bytes),
+            store: Arc::new(Store::new(source, labels.len(), options.cache_bytes)),
             labels: labels_of(&splits),
             splits,
             native_size: (height, width, channels),
             corrupt: Vec::new(),
             ignored: 0,
             seed: options.seed,
-            pool: OnceLock::new(),
+            pool: Arc::default(),
         }))
     }
 
@@ -184,6 +184,9 @@ impl Dataset {
             .max_corrupt
             .unwrap_or_else(|| (used.len() / 100).max(1));
         if bad.len() > limit {
+            for (_, corrupt) in &bad {
+                progress.note(&format!("cannot decode {corrupt}"));
+            }
             // Enough to see what they have in common.
             let first = bad
                 .iter()
@@ -225,14 +228,14 @@ impl Dataset {
             kind,
             name,
             classes,
-            store,
+            store: Arc::new(store),
             labels: labels_of(&splits),
             splits,
             native_size: median_size(&sizes, n_sized),
             corrupt: bad.into_iter().map(|(_, corrupt)| corrupt).collect(),
             ignored,
             seed: options.seed,
-            pool: OnceLock::new(),
+            pool: Arc::default(),
         }))
     }
 
@@ -255,7 +258,7 @@ fn several_classes(name: &str, classes: &[String], train: &[Sample]) -> Result<(
     }
 }
 
-fn labels_of(splits: &Splits) -> [Vec<usize>; 3] {
+pub(super) fn labels_of(splits: &Splits) -> [Vec<usize>; 3] {
     [&splits.train, &splits.val, &splits.test]
         .map(|split| split.iter().map(|sample| sample.label).collect())
 }

@@ -22,7 +22,7 @@ pub const METADATA_KEY: &str = "secateur.preprocess";
 pub const CLASSES_METADATA_KEY: &str = "secateur.classes";
 
 /// The longest side of a network's input, pixels.
-const MAX_INPUT_SIDE: usize = 8192;
+pub(crate) const MAX_INPUT_SIDE: usize = 8192;
 
 /// The order of colour channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -423,6 +423,19 @@ fn invalid(what: String) -> PreprocessError {
 pub fn classes_to_metadata(classes: &[String]) -> String {
     // A list of strings cannot fail to serialise.
     serde_json::to_string(classes).unwrap_or_default()
+}
+
+/// Whether two lists name the same classes in the same order. Names that only count the classes from 0, as data without
+/// names have, are those of any list as long.
+#[must_use]
+pub fn same_classes(a: &[String], b: &[String]) -> bool {
+    let counts = |names: &[String]| {
+        names
+            .iter()
+            .enumerate()
+            .all(|(i, name)| *name == i.to_string())
+    };
+    a == b || a.len() == b.len() && (counts(a) || counts(b))
 }
 
 /// Reads and checks what [`classes_to_metadata`] wrote: at least one name, none twice.

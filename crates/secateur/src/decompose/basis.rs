@@ -54,6 +54,15 @@ pub struct OutputMoments {
     pub gradient: Array2<f64>,
 }
 
+impl OutputMoments {
+    /// The second moment about 0, times the number of positions `[co, co]`.
+    #[must_use]
+    pub fn second(&self) -> Array2<f64> {
+        let mean = self.mean.view().insert_axis(Axis(1));
+        &self.covariance + mean.dot(&mean.t()) * self.positions
+    }
+}
+
 /// A layer in another basis, with what each direction is worth. Directions of a group are in
 /// falling order of what the basis is made for.
 #[derive(Clone, Debug, PartialEq)]

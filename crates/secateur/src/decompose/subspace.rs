@@ -10,7 +10,7 @@
 //! stand in for the mean.
 
 use super::basis::{Basis, OutputMoments, principal};
-use ndarray::{Array2, Axis};
+use ndarray::Array2;
 
 /// Directions of a value with `c` channels, in falling order of what the basis is made for.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +32,7 @@ pub fn subspace(basis: Basis, moments: &OutputMoments) -> Option<Subspace> {
     if moments.covariance.dim() != square || moments.gradient.dim() != square {
         return None;
     }
-    let mean = moments.mean.view().insert_axis(Axis(1));
-    let second = &moments.covariance + mean.dot(&mean.t()) * moments.positions;
+    let second = moments.second();
     let metric = match basis {
         Basis::Svd => return None,
         Basis::White => None,
@@ -68,7 +67,7 @@ pub fn subspace(basis: Basis, moments: &OutputMoments) -> Option<Subspace> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use ndarray::{Array1, s};
+    use ndarray::{Array1, Axis, s};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 

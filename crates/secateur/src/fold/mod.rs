@@ -130,7 +130,9 @@ pub fn fold(graph: &Graph, config: &FoldConfig) -> Result<(Graph, FoldSummary), 
     for (reader, factor) in input::join_inputs(&mut result, joins) {
         // The kernel reads all channels again.
         let mut layers = summary.layers.iter_mut();
-        if let Some(layer) = layers.find(|layer| layer.name == layer_of(&reader)) {
+        let is_read_by =
+            |layer: &&mut FoldedLayer| layer.name == reader || layer.name == layer_of(&reader);
+        if let Some(layer) = layers.find(is_read_by) {
             layer.shape.n = layer.shape.n / factor.rank.max(1) * factor.shape.n;
             layer.params = params(layer.shape, layer.rank, layer.form);
         }

@@ -54,18 +54,6 @@ impl Graph {
         }
     }
 
-    /// Lets every node that reads `from` read `to` instead. Outputs of the graph keep their names.
-    pub fn redirect(&mut self, from: &str, to: &str) {
-        for name in self
-            .nodes
-            .iter_mut()
-            .flat_map(|node| &mut node.inputs)
-            .filter(|name| *name == from)
-        {
-            to.clone_into(name);
-        }
-    }
-
     /// A name that no value has: `hint` itself, or `hint` with the first free number from 1 on.
     #[must_use]
     pub fn fresh_value(&self, hint: &str) -> String {
@@ -228,9 +216,6 @@ mod tests {
             ),
             ("a", "y")
         );
-        graph.redirect("a", "image");
-        assert_eq!(graph.nodes[1].inputs, ["image"]);
-        assert_eq!(graph.nodes[0].outputs, ["a"]);
     }
 
     #[test]

@@ -63,6 +63,12 @@ impl Graph {
                 width: fixed(width),
                 batch: fixed(batch),
             }),
+            _ if matches!(fixed(width), Some(1 | 3)) && channels.is_none_or(|n| n > 3) => {
+                Err(GraphError::ChannelsLast {
+                    found: describe(input),
+                    input: input.name.clone(),
+                })
+            }
             Some(_) | None => Err(found()),
         }
     }
@@ -216,6 +222,15 @@ mod tests {
     }
 
     #[test]
+    fn colours_on_the_last_axis_are_told_of_with_the_remedy() {
+        let side = Dim::Fixed(32);
+        let error = with_dims(vec![Dim::Unknown, side.clone(), side, Dim::Fixed(3)]);
+        let error = error.image_input().unwrap_err();
+        assert!(matches!(&error, GraphError::ChannelsLast { input, .. } if input == "x"));
+        assert!(error.to_string().contains("--inputs-as-nchw x"), "{error}");
+    }
+
+    #[test]
     fn a_batch_that_no_memory_holds_is_refused() {
         let batch = |batch| {
             let side = Dim::Fixed(32);
@@ -255,8 +270,8 @@ mod tests {
         };
         let four = |dims: [usize; 4]| dims.map(Dim::Fixed).to_vec();
         refused(
-            &with_dims(four([1, 224, 224, 3])),
-            "`x` F32 [1, 224, 224, 3]",
+            &with_dims(four([1, 224, 224, 4])),
+            "`x` F32 [1, 224, 224, 4]",
         );
         refused(
             &with_dims(vec![Dim::Named("n".into()), Dim::Unknown]),

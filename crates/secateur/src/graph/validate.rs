@@ -77,6 +77,17 @@ pub enum GraphError {
         "the model's input is not an image: found {0}, wanted one f32 input [n, c, h, w] with 1 or 3 channels"
     )]
     NotAnImage(String),
+    /// The axis of colours is the last one.
+    #[error(
+        "the model's input is an image with its colours on the last axis: found {found}, wanted one f32 input [n, c, h, w]; convert \
+         it by `python -m tf2onnx.convert ... --inputs-as-nchw {input}`"
+    )]
+    ChannelsLast {
+        /// The input and its shape.
+        found: String,
+        /// The input.
+        input: String,
+    },
     /// The file fixes a batch that is too large to be run.
     #[error(
         "the model's input is fixed to {batch} images at a time, more than {limit}: export it with a free batch"

@@ -4,6 +4,7 @@
 use crate::decompose::solve_positive;
 use crate::groups::ChannelId;
 use ndarray::{Array1, Array2, ArrayView1};
+use std::collections::BTreeMap;
 
 /// A value that layers read, with what is known of its channels.
 ///
@@ -54,9 +55,19 @@ impl Reader {
         let eye = |row, column| if row == column { 1.0 } else { 0.0 };
         let matrix = |row, column| second[[row, column]] + ridge * eye(row, column);
         let inverse = solve_positive([n, n], matrix, eye)?;
+        let mut curvature = curvature.to_owned();
+        for indices in together(channels) {
+            // What no other channel predicts: the indices of this one go with it.
+            let block = |row: usize, column: usize| inverse[[indices[row], indices[column]]];
+            let k = indices.len();
+            let alone = solve_positive([k, k], block, eye)?;
+            for (at, &index) in indices.iter().enumerate() {
+                curvature[index] *= alone[[at, at]] * inverse[[index, index]];
+            }
+        }
         Some(Self {
             channels: channels.to_vec(),
-            curvature: curvature.to_owned(),
+            curvature,
             diagonal: inverse.diag().to_vec(),
             inverse: Some(inverse),
             taken: Vec::new(),
@@ -114,6 +125,17 @@ impl Reader {
         self.diagonal[index] = 1.0;
         self.taken.push(Taken { row, pivot });
     }
+}
+
+/// The indices of each channel that has more than one.
+fn together(channels: &[Option<ChannelId>]) -> impl Iterator<Item = Vec<usize>> {
+    let mut indices: BTreeMap<ChannelId, Vec<usize>> = BTreeMap::new();
+    for (index, id) in channels.iter().enumerate() {
+        if let Some(id) = id {
+            indices.entry(*id).or_default().push(index);
+        }
+    }
+    indices.into_values().filter(|indices| indices.len() > 1)
 }
 
 /// The channels in the order in which they go, each computed when it is asked for: each time the one that
@@ -220,6 +242,25 @@ mod tests {
         (0..n)
             .map(|channel| Some(ChannelId { group: 0, channel }))
             .collect()
+    }
+
+    #[test]
+    fn what_goes_with_a_channel_does_not_stand_in_for_it() {
+        // Two channels, read at two positions each, which are nearly equal: each is worth its variance, about 4 and 1.
+        let second = array![
+            [4.0, 3.9, 0.0, 0.0],
+            [3.9, 4.0, 0.0, 0.0],
+            [0.0, 0.0, 1.0, 0.9],
+            [0.0, 0.0, 0.9, 1.0],
+        ];
+        let channels: Vec<_> = [0, 0, 1, 1]
+            .map(|channel| Some(ChannelId { group: 0, channel }))
+            .into();
+        let curvature = array![1.0, 1.0, 1.0, 1.0];
+        let reader = Reader::new(&channels, &second, curvature.view(), 1e-12).unwrap();
+        for (cost, wanted) in reader.costs().into_iter().zip([4.0, 4.0, 1.0, 1.0]) {
+            assert!((cost - wanted).abs() < 1e-6, "{cost} {wanted}");
+        }
     }
 
     fn order(second: &Array2<f64>, curvature: &Array1<f64>) -> Vec<usize> {

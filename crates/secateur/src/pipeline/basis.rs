@@ -25,6 +25,8 @@ pub(super) struct Ranked {
     /// Moments of values of the network, gathered on the way, or once they are asked for where a run goes on from
     /// a checkpoint.
     pub moments: OnceCell<BTreeMap<String, OutputMoments>>,
+    /// What its channels cost alone, from when they are asked for.
+    costs: OnceCell<BTreeMap<String, Vec<f64>>>,
 }
 
 /// What is known of those directions.
@@ -121,7 +123,7 @@ impl Scoring<'_> {
             ranked.state.scores.insert(layer.name.clone(), scores);
             let mean: Vec<f64> = found.means.iter().copied().collect();
             let is_known = layer.bias_values(graph).is_some();
-            if is_known && !feeds_batch_norm(graph, &uses, &layer.output) {
+            if is_known && !feeds_batch_norm_alone(graph, &uses, &layer.output) {
                 ranked.state.means.insert(layer.name.clone(), mean.clone());
             }
             means.insert(layer.name.clone(), mean);
@@ -150,14 +152,14 @@ impl Scoring<'_> {
 pub(super) fn new_biases(graph: &Graph, layers: &[FactoredLayer]) -> u64 {
     let uses = Uses::of(graph);
     let gets_one = |layer: &&FactoredLayer| {
-        layer.bias.is_none() && !feeds_batch_norm(graph, &uses, &layer.output)
+        layer.bias.is_none() && !feeds_batch_norm_alone(graph, &uses, &layer.output)
     };
     let biases = layers.iter().filter(gets_one);
     biases.map(|layer| layer.shape.co as u64).sum()
 }
 
 /// Whether every reader of the value is a batch norm, and nobody outside reads it.
-pub(super) fn feeds_batch_norm(graph: &Graph, uses: &Uses<'_>, value: &str) -> bool {
+pub(super) fn feeds_batch_norm_alone(graph: &Graph, uses: &Uses<'_>, value: &str) -> bool {
     let readers = uses.readers(value);
     let is_norm = |&reader: &usize| {
         let op = graph.nodes.get(reader).map(|node| &node.op);
@@ -180,11 +182,11 @@ fn layer_directions(
 
 impl Ranked {
     pub(super) fn new(graph: Graph, state: RankedState) -> Self {
-        let moments = OnceCell::new();
         Self {
             graph,
             state,
-            moments,
+            moments: OnceCell::new(),
+            costs: OnceCell::new(),
         }
     }
 
@@ -206,6 +208,19 @@ impl Ranked {
         }
         let moments = scoring.moments(graph)?;
         Ok(self.moments.get_or_init(|| moments))
+    }
+
+    /// What the channels of `graph`, the network that was ranked, cost alone (`Scoring::alone`).
+    pub(super) fn costs(
+        &self,
+        scoring: &Scoring<'_>,
+        graph: &Graph,
+    ) -> Result<&BTreeMap<String, Vec<f64>>, PipelineError> {
+        if let Some(costs) = self.costs.get() {
+            return Ok(costs);
+        }
+        let costs = scoring.alone(graph)?;
+        Ok(self.costs.get_or_init(|| costs))
     }
 
     /// `graph` with the layers that `plan` cuts written in the scored directions, the means of those

@@ -93,7 +93,8 @@ pub(super) fn best_cut(
             of_all || next.goal.is_met(size)
         };
         let moments = ranked.moments(&scoring, graph)?;
-        if let Some(cut) = scoring.cut_channels(graph, moments, &is_enough, times)? {
+        let costs = ranked.costs(&scoring, graph)?;
+        if let Some(cut) = scoring.cut_channels(graph, moments, costs, &is_enough, times)? {
             candidates.push(Candidate {
                 kind: CutKind::Channels,
                 share: next.step,
@@ -162,6 +163,7 @@ fn carried(
         &source(context.prepared, settings),
         settings.prune.batch_norm_images,
         settings.seed,
+        context.progress,
     )?;
     let mut result = after.clone();
     for node in &after.nodes {

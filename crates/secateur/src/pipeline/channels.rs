@@ -45,11 +45,12 @@ impl Scoring<'_> {
     /// `is_enough` of the network as exported, or all that can go where that is too little. `None` where
     /// nothing can.
     ///
-    /// `moments` are those of `graph`, and `times`, where time counts.
+    /// `moments` are those of `graph`, `costs` its [`Self::alone`], and `times` its times, where time counts.
     pub(super) fn cut_channels(
         &self,
         graph: &Graph,
         moments: &BTreeMap<String, OutputMoments>,
+        costs: &BTreeMap<String, Vec<f64>>,
         is_enough: &dyn Fn(Size) -> bool,
         times: Option<&Times>,
     ) -> Result<Option<ChannelCut>, PipelineError> {
@@ -61,14 +62,9 @@ impl Scoring<'_> {
             .iter()
             .filter_map(|wanted| moments.get_key_value(&wanted.value));
         let settings = &self.settings.prune;
-        let costs = match settings.channel_score {
-            ChannelScore::Measured | ChannelScore::Taylor => self.costs(graph, &groups, &wanted)?,
-            _ => BTreeMap::new(),
-        };
         let (mut readers, mut seconds) = (Vec::new(), BTreeMap::new());
         for (value, known) in moments {
-            let mean = known.mean.view().insert_axis(ndarray::Axis(1));
-            let second = &known.covariance + mean.dot(&mean.t()) * known.positions;
+            let second = known.second();
             // By what a channel costs alone, where that was measured.
             let costs = costs
                 .get(value)
@@ -96,7 +92,7 @@ impl Scoring<'_> {
                     let channels = groups.value(&value)?.channels.clone();
                     Some(Reader::of_costs(channels, costs))
                 };
-                readers = costs.into_iter().filter_map(reader).collect();
+                readers = costs.clone().into_iter().filter_map(reader).collect();
             }
             score => readers = by_weights(score, graph, &groups),
         }
@@ -173,13 +169,16 @@ impl Scoring<'_> {
         }))
     }
 
-    /// What each channel of what layers read costs where nothing stands in for it.
-    pub(super) fn costs(
-        &self,
-        graph: &Graph,
-        groups: &ChannelGroups,
-        wanted: &BTreeSet<Wanted>,
-    ) -> Result<BTreeMap<String, Vec<f64>>, PipelineError> {
+    /// What each channel of what layers read costs where nothing stands in for it; nothing where the settings rank
+    /// channels by something else.
+    pub(super) fn alone(&self, graph: &Graph) -> Result<BTreeMap<String, Vec<f64>>, PipelineError> {
+        let score = self.settings.prune.channel_score;
+        if !matches!(score, ChannelScore::Measured | ChannelScore::Taylor) {
+            return Ok(BTreeMap::new());
+        }
+        let inferred = shapes(graph, self.prepared)?;
+        let groups = discover(graph, &inferred);
+        let wanted = wanted_of(&reads(graph, &groups), &groups, &inferred);
         let zeros = |wanted: &Wanted| {
             // Not even its mean.
             let means = vec![0.0; groups.value(&wanted.value)?.channels.len()];
@@ -250,13 +249,17 @@ fn saved(
     let positions = |node: &str| {
         let output = graph.node(node).and_then(|node| node.outputs.first());
         let shape = output.and_then(|output| inferred.shapes.get(output));
-        let is_conv = matches!(graph.node(node).map(|node| &node.op), Some(Op::Conv(_)));
-        let spatial = shape.filter(|_| is_conv).and_then(|shape| shape.get(2..));
-        spatial.map_or(1, |axes| axes.iter().product::<usize>() as u64)
+        let axes = shape.and_then(|shape| match graph.node(node).map(|node| &node.op) {
+            Some(Op::Conv(_)) => shape.get(2..),
+            Some(Op::MatMul) => shape.get(1..shape.len().checked_sub(1)?),
+            _ => None,
+        });
+        axes.map_or(1, |axes| axes.iter().product::<usize>() as u64)
     };
     let mut result = Vec::new();
     for group in &groups.groups {
         let mut total = Size::default();
+        let mut counted = BTreeSet::new();
         for member in &group.members {
             let Some(shape) = graph
                 .initializers
@@ -284,7 +287,10 @@ fn saved(
                 };
             }
             let params = params.round() as u64;
-            total.params += params;
+            // A weight that several nodes read is stored once.
+            if counted.insert((&member.initializer, member.axis)) {
+                total.params += params;
+            }
             if matches!(member.role, Role::Produces | Role::Consumes) || shape.len() == 4 {
                 let macs = params * positions(&member.node);
                 total.macs += macs;

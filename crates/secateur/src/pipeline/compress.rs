@@ -1,14 +1,15 @@
 //! `compress`: the whole job, from a pre-trained network to a verified smaller file.
 
-use super::checks::{check, check_labels, check_outputs, check_scores, reject_infeasible};
+use super::checks::{check, reject_infeasible};
 use super::clock::Clock;
 use super::latency::{LIMIT, latency, latency_before, threads};
+use super::opening::{HeadPlan, check_runtime, open};
 use super::outcome::{Outcome, drop, layer_results, target_results};
 use super::rounds::Context;
 use super::stages::{decompose_config, fit_config, shapes, source, teacher, transfer_network};
 use super::task::Task;
 use super::ways::prune_in_rounds;
-use super::{Original, PipelineError, Prepared, Removal, Resume, Run, RunKey, Settings, prepare};
+use super::{Original, PipelineError, Prepared, Removal, Resume, Run, RunKey, Settings, Target};
 use crate::cost::{self, Cost};
 use crate::data::Split;
 use crate::decompose::{convolutions, examine};
@@ -64,32 +65,42 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     check(settings)?;
     check_writable(job.output)?;
     let runtime = verify::open(settings.verify.runtime, job.runtime_options)?;
-    let model = onnx::read(job.model)?;
-    check_scores(&model.graph)?;
-    let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
-    check_labels(settings, prepared.dataset.has_labels())?;
+    let (model, prepared) = open(job.model, settings, progress)?;
+    check_runtime(&*runtime, job.model, &model, &prepared)?;
     let mut for_file = settings.clone();
     if !prepared.dataset.has_labels() {
-        check_outputs(&model.graph, &prepared)?;
         // What is inside a file for a fixed number of images may count on it.
         let fixed = model.graph.image_input()?.batch;
         for_file.data.batch_size = fixed.unwrap_or(settings.data.batch_size);
     }
     let settings = &for_file;
-    if prepared.dataset.is_empty(Split::Val) {
-        return Err(PipelineError::NoValidationImages);
-    }
-    if prepared.dataset.len(Split::Test) == 0 {
-        return Err(PipelineError::NoTestImages);
+    let n_val = prepared.dataset.len(Split::Val);
+    for target in &settings.prune.targets {
+        if let Target::AccDrop(points) = target
+            && 100.0 / n_val as f64 > *points
+        {
+            progress.note(&format!(
+                "`{target}`: each of the {n_val} validation images is {:.1} points, so they cannot tell such a drop; more of \
+                 them can (`--val-fraction`)",
+                100.0 / n_val as f64
+            ));
+        }
     }
     let key = RunKey::of(job.model, &model, &prepared, settings)?;
     if settings.prune.removes == Removal::Basis {
         reject_infeasible(&model.graph, &prepared, settings)?;
     }
-    let run = Run::open(job.run, &key, job.resume)?;
+    let run = Run::open(job.run, &key, job.resume, progress)?;
     remove_leftovers(job.output);
     run.write_json("splits.json", &prepared.members())?;
 
+    let head = match prepared.dataset.has_labels() {
+        true => Some(HeadPlan::of(&model.graph, &prepared, settings)?),
+        false => None,
+    };
+    if let Some(head) = head.as_ref().filter(|head| !head.is_kept()) {
+        progress.note(&head.text);
+    }
     let (transferred, task, val) =
         clock.time("transfer", || transferred(job, &model, &prepared, &run))?;
     let before_bytes = onnx::to_bytes_for(job.model, &model.with_graph(transferred.clone()))?;
@@ -108,6 +119,15 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         "transferred network: {} parameters, {} MACs{quality}",
         original.params, original.macs,
     ));
+    if let (Some(head), Some(val)) = (&head, &val)
+        && head.is_kept()
+        && is_guessing(val, prepared.dataset.classes().len())
+    {
+        progress.note(
+            "the network's own head is no better than guessing here: are the data's classes, which are in the order of their \
+             names, those of the network in its order? `--head new` gives it another head",
+        );
+    }
 
     let config = decompose_config(settings, task.head())?;
     let summary = examine(&transferred, &config)?;
@@ -192,6 +212,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         verify: outcome.verified,
         latency,
         seconds: clock.into_seconds(),
+        head: head.map(|head| head.text),
         engine: engine.name().to_owned(),
         model: job.output.display().to_string(),
     };
@@ -200,6 +221,13 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     write_atomic(&run.path("report.html"), report.to_html()?.as_bytes())?;
     run.finish()?;
     Ok(report)
+}
+
+/// Whether the accuracy is within two standard errors of that of a guess.
+fn is_guessing(val: &EngineAccuracy, classes: usize) -> bool {
+    let chance = 1.0 / classes.max(1) as f64;
+    let error = (chance * (1.0 - chance) / val.n.max(1) as f64).sqrt();
+    val.top1 <= chance + 2.0 * error
 }
 
 /// The network before any cut, what it is for, and its accuracy on validation where there are labels: the

@@ -136,6 +136,7 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
         &source,
         settings.prune.batch_norm_images,
         settings.seed,
+        progress,
     )?;
     prepared.describe(&mut cut);
     let size = Some([preprocess.height, preprocess.width]);

@@ -2,6 +2,7 @@
 
 use super::checks::check_scores;
 use super::inspect::inspect_graph;
+use super::opening::{check_batch, in_known_order};
 use super::stages::{source, transfer_network};
 use super::{PipelineError, Resume, Run, RunKey, Settings, prepare};
 use crate::data::Split;
@@ -47,8 +48,13 @@ pub fn transfer_file(job: &TransferJob<'_>) -> Result<StageReport, PipelineError
     check_scores(&model.graph)?;
     let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
     prepared.check_labelled()?;
+    let prepared = in_known_order(&model.graph, prepared)?;
+    check_batch(&model.graph, &prepared)?;
+    if prepared.dataset.is_empty(Split::Val) {
+        return Err(PipelineError::NoValidationImages);
+    }
     let key = RunKey::of(job.model, &model, &prepared, settings)?;
-    let run = Run::open(job.run, &key, job.resume)?;
+    let run = Run::open(job.run, &key, job.resume, progress)?;
     let (graph, facts) = run.stage("transfer", &model, || {
         let mut store = run.training("transfer");
         let trained = transfer_network(
@@ -145,6 +151,13 @@ pub fn replay_file(
     if plan.basis != Basis::Svd {
         return Err(PruneError::Basis(plan.basis.name()).into());
     }
+    for layer in factored_layers(&read.graph) {
+        let is_cut = plan.layers.contains_key(&layer.name);
+        let matrices = layer.matrices(&read.graph).filter(|_| is_cut);
+        if matrices.is_some_and(|matrices| !matrices.are_singular()) {
+            return Err(PruneError::Directions(layer.name).into());
+        }
+    }
     let graph = apply(&read.graph, plan)?;
     let mut report = written(model, &read, output, graph.clone(), None)?;
     report.folded = Some(folded(&read, &graph, None)?);
@@ -159,9 +172,9 @@ pub(super) fn written(
     graph: Graph,
     size: Option<[usize; 2]>,
 ) -> Result<StageReport, PipelineError> {
-    let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let bytes = onnx::to_bytes_for(model, read)?.len() as u64;
     let name = |path: &Path| path.display().to_string();
-    let before = inspect_graph(&read.graph, size, &name(model), bytes(model))?;
+    let before = inspect_graph(&read.graph, size, &name(model), bytes)?;
     let exported = read.with_graph(graph);
     let encoded = onnx::to_bytes_for(output, &exported)?;
     let after = inspect_graph(&exported.graph, size, &name(output), encoded.len() as u64)?;

@@ -1,9 +1,10 @@
 //! What a run would do, said before the long work.
 
-use super::checks::{check, check_labels, check_outputs, check_scores};
+use super::checks::check;
 use super::inspect::{inspect_graph, preprocess_text};
+use super::opening::{HeadPlan, check_runtime, open};
 use super::stages::{decompose_config, shapes, transfer_epochs};
-use super::{Original, PipelineError, Prepared, Removal, Settings, Target, prepare};
+use super::{Original, PipelineError, Prepared, Removal, Settings, Target};
 use crate::cost;
 use crate::data::Split;
 use crate::decompose::examine;
@@ -16,7 +17,8 @@ use crate::prune::Per;
 use crate::report::{Feasibility, PlanReport};
 use crate::tensor::Floats;
 use crate::train::Trainable;
-use crate::transfer::{Ending, HeadChoice, InsertBatchNorm, ending};
+use crate::transfer::{Ending, InsertBatchNorm};
+use crate::verify;
 use std::path::Path;
 
 /// The plan of a `compress` run: what becomes of head and layers, which targets can be reached, the
@@ -30,34 +32,24 @@ pub fn foresee(
     output: Option<&Path>,
     run: Option<&Path>,
     settings: &Settings,
+    options: &verify::Options,
     progress: &dyn Progress,
 ) -> Result<PlanReport, PipelineError> {
     check(settings)?;
-    let model = onnx::read(path)?;
+    let runtime = verify::open(settings.verify.runtime, options)?;
+    let (model, prepared) = open(path, settings, progress)?;
+    check_runtime(&*runtime, path, &model, &prepared)?;
     let graph = &model.graph;
-    check_scores(graph)?;
-    let prepared = prepare(graph, &settings.data, settings.seed, progress)?;
     let (dataset, preprocess) = (&prepared.dataset, &prepared.preprocess);
     let size = [preprocess.height, preprocess.width];
-    let bytes = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let bytes = onnx::to_bytes_for(path, &model)?.len() as u64;
     let mut network = inspect_graph(graph, Some(size), &path.display().to_string(), bytes)?;
-    check_labels(settings, dataset.has_labels())?;
-    if !dataset.has_labels() {
-        check_outputs(graph, &prepared)?;
-    }
     let classes = dataset.classes().len();
-    let ending = match dataset.has_labels() {
-        true => Some(ending(graph, size[0], size[1])?),
+    let head = match dataset.has_labels() {
+        true => Some(HeadPlan::of(graph, &prepared, settings)?),
         false => None,
     };
-    let kept_head = match &ending {
-        Some(Ending::Classifier(head))
-            if head.classes == classes && settings.transfer.head == HeadChoice::Auto =>
-        {
-            Some(head.node.as_str())
-        }
-        _ => None,
-    };
+    let kept_head = head.as_ref().and_then(|head| head.kept.as_deref());
     let config = decompose_config(settings, kept_head)?;
     for record in examine(graph, &config)?.layers {
         let layer = network
@@ -69,7 +61,8 @@ pub fn foresee(
             layer.why = kept.to_string();
         }
     }
-    if let (Some(Ending::Classifier(head)), None) = (&ending, kept_head)
+    let ending = head.as_ref().map(|head| &head.ending);
+    if let (Some(Ending::Classifier(head)), None) = (ending, kept_head)
         && let Some(layer) = network
             .layers
             .iter_mut()
@@ -101,12 +94,12 @@ pub fn foresee(
         ),
         classes,
         preprocess: preprocess_text(preprocess),
-        transfer: ending.as_ref().map_or_else(
+        transfer: head.as_ref().map_or_else(
             || {
                 "the images have no labels: the network stays as it is, and nothing is trained"
                     .to_owned()
             },
-            |ending| transfer(settings, ending, classes, kept_head, epochs),
+            |head| transfer(settings, &head.text, epochs),
         ),
         targets: feasibility(graph, &prepared, settings)?,
         stages: stages(settings, epochs, dataset.has_labels()),
@@ -114,25 +107,7 @@ pub fn foresee(
     })
 }
 
-fn transfer(
-    settings: &Settings,
-    ending: &Ending,
-    classes: usize,
-    kept_head: Option<&str>,
-    epochs: u64,
-) -> String {
-    let head = match (ending, kept_head) {
-        (_, Some(head)) => format!("the head `{head}` fits {classes} classes and is kept"),
-        (Ending::Classifier(head), None) => {
-            format!(
-                "the head `{}` for {} classes is replaced by one for {classes}",
-                head.node, head.classes
-            )
-        }
-        (Ending::Features { value }, None) => {
-            format!("a head for {classes} classes is attached to the features `{value}`")
-        }
-    };
+fn transfer(settings: &Settings, head: &str, epochs: u64) -> String {
     let trained = match settings.transfer.trainable {
         Trainable::Head => "the head",
         Trainable::Scaling => "scales, biases, batch norm and the head",

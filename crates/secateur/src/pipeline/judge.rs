@@ -1,14 +1,15 @@
 //! Accuracy of a file, and the difference of two, in an independent runtime.
 
 use super::checks::check_scores;
-use super::{PipelineError, Prepared, Settings, prepare};
+use super::opening::in_order_of;
+use super::{MAX_SIDE, PipelineError, Prepared, Settings, prepare};
 use crate::data::{Augment, Batch, DataError, Order, Split, counted_batch};
 use crate::graph::Graph;
 use crate::onnx;
 use crate::progress::Progress;
 use crate::report::{EvaluateReport, VerifyReport};
 use crate::verify::{self, Tolerance, VerifyError};
-use ndarray::{ArcArray, IxDyn};
+use ndarray::{ArcArray, Axis, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
@@ -23,13 +24,14 @@ pub enum Images {
     Random(usize),
 }
 
-/// Top-1 and top-5 accuracy of a file on a split.
+/// Top-1 and top-5 accuracy of a file on a split, or on all images where `split` is `None`. Labels are put in the order of
+/// the classes that the file names.
 ///
 /// # Errors
 /// [`PipelineError`] where the file or the data cannot be read, or the file does not run.
 pub fn evaluate_file(
     model: &Path,
-    split: Split,
+    split: Option<Split>,
     settings: &Settings,
     options: &verify::Options,
     progress: &dyn Progress,
@@ -41,15 +43,25 @@ pub fn evaluate_file(
     check_scores(&graph)?;
     let prepared = prepare(&graph, &settings.data, settings.seed, progress)?;
     prepared.check_labelled()?;
+    let prepared = in_order_of(&graph, prepared)?;
     let shape = prepared.input_shape(settings.data.batch_size);
     let mut network = runtime.load(&bytes, shape)?;
-    progress.begin("evaluate", prepared.dataset.len(split) as u64);
-    let batches = counted(&prepared, split, settings, progress);
+    let splits = match split {
+        Some(split) => vec![split],
+        None => vec![Split::Train, Split::Val, Split::Test],
+    };
+    let n: usize = splits
+        .iter()
+        .map(|&split| prepared.dataset.len(split))
+        .sum();
+    progress.begin("evaluate", n as u64);
+    let batches = |split| counted(&prepared, split, usize::MAX, settings, progress);
+    let batches = splits.into_iter().flat_map(batches);
     let found = verify::evaluate(&mut |images| network.run(images), batches)?;
     progress.end();
     Ok(EvaluateReport {
         model: model.display().to_string(),
-        split: split.name().to_owned(),
+        split: split.map_or("all", Split::name).to_owned(),
         n: found.n,
         correct: found.correct,
         top1: found.top1,
@@ -92,24 +104,21 @@ pub fn verify_files(
         ),
         (None, Images::Test) => return Err(PipelineError::NoTestImages),
     };
-    let (mut network_a, mut network_b) = (
-        runtime.load(&bytes_a, shape)?,
-        runtime.load(&bytes_b, shape)?,
-    );
+    let load = |path: &Path, bytes: &[u8]| {
+        let loaded = runtime.load(bytes, shape);
+        loaded.map_err(|source| PipelineError::of_file(path, source))
+    };
+    let (mut network_a, mut network_b) = (load(a, &bytes_a)?, load(b, &bytes_b)?);
     let n_outputs = graph.outputs.len();
     let mut run_a = |images: &_| network_a.run_all(images);
     let mut run_b = |images: &_| network_b.run_all(images);
     let name = runtime.name();
     let summary = match &prepared {
         Some(prepared) => {
-            let n_batches = settings
-                .verify
-                .images
-                .div_ceil(settings.data.batch_size.max(1))
-                .max(1);
-            let n = (n_batches * settings.data.batch_size).min(prepared.dataset.len(Split::Test));
+            let wanted = settings.verify.images.max(1);
+            let n = wanted.min(prepared.dataset.len(Split::Test));
             progress.begin("compare", (n * n_outputs) as u64);
-            let batches = || counted(prepared, Split::Test, settings, progress).take(n_batches);
+            let batches = || counted(prepared, Split::Test, n, settings, progress);
             verify::compare_outputs(n_outputs, &mut run_a, &mut run_b, batches, name)?
         }
         None => {
@@ -139,25 +148,46 @@ pub fn verify_files(
     })
 }
 
-/// The batches of a split, each telling of its progress.
+/// The first `n` images of a split, each batch telling of its progress.
 pub(super) fn counted<'p>(
     prepared: &'p Prepared,
     split: Split,
+    n: usize,
     settings: &Settings,
     progress: &'p dyn Progress,
 ) -> impl Iterator<Item = Result<Batch, DataError>> + 'p {
-    prepared
-        .dataset
-        .batches(
-            split,
-            &prepared.preprocess,
-            Order::Stored,
-            Augment::None,
-            settings.data.batch_size,
-        )
-        .map(|batch| counted_batch(batch, progress))
+    let batches = prepared.dataset.batches(
+        split,
+        &prepared.preprocess,
+        Order::Stored,
+        Augment::None,
+        settings.data.batch_size,
+    );
+    first_images(batches, n).map(|batch| counted_batch(batch, progress))
 }
 
+/// Batches up to the first `n` images, the last one cut short where it has more.
+pub(super) fn first_images<E>(
+    batches: impl Iterator<Item = Result<Batch, E>>,
+    n: usize,
+) -> impl Iterator<Item = Result<Batch, E>> {
+    batches.scan(n, |left, batch| {
+        if *left == 0 {
+            return None;
+        }
+        Some(batch.map(|mut batch| {
+            let images = batch.labels.len().min(*left);
+            *left -= images;
+            if images < batch.labels.len() {
+                batch.labels.truncate(images);
+                batch.images.slice_axis_inplace(Axis(0), (0..images).into());
+            }
+            batch
+        }))
+    })
+}
+
+/// The shape of `n` images of noise as the file takes them.
 pub(super) fn random_shape(
     graph: &Graph,
     n: usize,
@@ -165,6 +195,9 @@ pub(super) fn random_shape(
 ) -> Result<[usize; 4], PipelineError> {
     let found = super::inspect::image(graph, settings.data.size)?;
     match found {
+        Some([_, height, width]) if height.max(width) > MAX_SIDE => {
+            Err(PipelineError::ImageSize { height, width })
+        }
         Some([channels, height, width]) => Ok([n.max(1), channels, height, width]),
         None => Err(PipelineError::NoSize),
     }

@@ -69,10 +69,7 @@ impl Bench<'_> {
         let mut loaded: Vec<Box<dyn Loaded>> = Vec::new();
         for (name, bytes) in files {
             let network = self.runtime.load(bytes, self.shape);
-            loaded.push(network.map_err(|source| PipelineError::Load {
-                model: (*name).to_owned(),
-                source,
-            })?);
+            loaded.push(network.map_err(|source| PipelineError::of_file(name, source))?);
         }
         // A file that fixes the number of images runs no fewer, and then the others run as many.
         let batches = loaded.iter().map(|network| network.batch());

@@ -223,8 +223,7 @@ mod tests {
         };
         let inferred = shapes(&graph, &prepared).unwrap();
         let groups = discover(&graph, &inferred);
-        let wanted = scoring.channel_reads(&graph).unwrap();
-        let costs = scoring.costs(&graph, &groups, &wanted).unwrap();
+        let costs = scoring.alone(&graph).unwrap();
         let whole = outputs(&graph, &prepared, &settings);
         let mut seen = 0;
         for (value, costs) in costs {

@@ -17,6 +17,7 @@ mod judge;
 mod latency;
 mod measured;
 mod next;
+mod opening;
 mod outcome;
 mod pace;
 mod prepare;
@@ -48,7 +49,8 @@ pub use settings::{
 pub use stages::{Trained, fit_config, transfer_network};
 pub use target::{Amount, Original, Target, TargetError};
 
-use std::path::PathBuf;
+use crate::data::MAX_INPUT_SIDE as MAX_SIDE;
+use std::path::{Path, PathBuf};
 
 /// A job that cannot be done.
 #[derive(Debug, thiserror::Error)]
@@ -111,6 +113,39 @@ pub enum PipelineError {
         model: String,
         /// What is wrong.
         source: crate::verify::VerifyError,
+    },
+    /// The inside of a file counts on the number of images for which it was exported.
+    #[error(
+        "the file was exported for {batch} image(s) at a time and counts on it, so it cannot be trained: {source}; export it with \
+         a free first axis (PyTorch: `dynamic_shapes` or `dynamic_axes`, and `flatten(1)` in the place of `view(1, -1)`)"
+    )]
+    FixedBatch {
+        /// Images at a time.
+        batch: usize,
+        /// What does not fit for another number.
+        source: crate::graph::InferError,
+    },
+    /// Scores and classes differ in number.
+    #[error(
+        "the network gives {scores} scores for each image, but the data have {classes} classes: which score belongs to which \
+         class is not known"
+    )]
+    Classes {
+        /// Scores.
+        scores: usize,
+        /// Classes of the data.
+        classes: usize,
+    },
+    /// The size that a file fixes for its images cannot be.
+    #[error(
+        "the file takes images of {height}x{width}; a side has at most {} pixels",
+        MAX_SIDE
+    )]
+    ImageSize {
+        /// The height.
+        height: usize,
+        /// The width.
+        width: usize,
     },
     /// A file cannot be written.
     #[error(transparent)]
@@ -218,4 +253,14 @@ pub enum PipelineError {
     /// The data has no test split.
     #[error("the data has no test images")]
     NoTestImages,
+}
+
+impl PipelineError {
+    /// That a runtime has with the file `model`.
+    fn of_file(model: impl AsRef<Path>, source: crate::verify::VerifyError) -> Self {
+        Self::Load {
+            model: model.as_ref().display().to_string(),
+            source,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The exported file at the end of a run: whether it is the network that was made, and what it is worth.
 
-use super::judge::counted;
+use super::judge::{counted, first_images};
 use super::rounds::Context;
 use super::stages::source;
 use super::{Amount, Original, PipelineError, Target};
@@ -22,7 +22,7 @@ fn compare(
 ) -> Result<VerifyResult, PipelineError> {
     let names: Vec<String> = graph.outputs.iter().map(|o| o.name.clone()).collect();
     let source = source(context.prepared, context.settings);
-    let n_batches = context.settings.verify.images.div_ceil(source.batch_size);
+    let n = context.settings.verify.images.max(1);
     let mut loaded = context.runtime.load(exported, input_shape(context))?;
     let request = Request::evaluation(graph, names.clone());
     let mut session = context.engine.session(&request)?;
@@ -30,11 +30,7 @@ fn compare(
         names.len(),
         &mut |images| session.forward(images).map_err(VerifyError::network),
         &mut |images| loaded.run_all(images),
-        || {
-            source
-                .batches(Split::Test, Order::Stored, Augment::None)
-                .take(n_batches.max(1))
-        },
+        || first_images(source.batches(Split::Test, Order::Stored, Augment::None), n),
         context.runtime.name(),
     )?;
     let mut tolerance = verify::Tolerance::default();
@@ -65,7 +61,13 @@ fn test_batches<'c>(
     let n = context.prepared.dataset.len(Split::Test);
     context.progress.begin(what, n as u64);
     let (prepared, settings) = (context.prepared, context.settings);
-    counted(prepared, Split::Test, settings, context.progress)
+    counted(
+        prepared,
+        Split::Test,
+        usize::MAX,
+        settings,
+        context.progress,
+    )
 }
 
 fn test_accuracy(

@@ -46,6 +46,7 @@ pub fn prepare(
         test_fraction: settings.test_fraction,
         seed,
         limit: settings.limit,
+        max_corrupt: settings.max_corrupt,
         ..DataOptions::default()
     };
     let dataset = match &settings.path {

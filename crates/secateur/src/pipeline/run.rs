@@ -7,9 +7,11 @@ use super::{PipelineError, Prepared, Settings};
 use crate::files::{checksum, remove_leftovers_in, write_atomic};
 use crate::graph::Graph;
 use crate::onnx::{self, Model};
+use crate::progress::Progress;
 use crate::train::CheckpointFile;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,7 +34,7 @@ const RESULTS: [&str; 9] = [
 /// Whether a run that was cut off goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resume {
-    /// What the folder holds of another run is removed; one of the same settings must be finished.
+    /// What the folder holds of a finished run is removed; one that is not finished is an error.
     No,
     /// What the folder holds is used, if the settings are the same.
     Yes,
@@ -95,8 +97,13 @@ impl Run {
     ///
     /// # Errors
     /// [`PipelineError`] where the folder cannot be written, is open elsewhere, or holds a run with other
-    /// settings that is to be resumed.
-    pub fn open(folder: &Path, key: &RunKey, resume: Resume) -> Result<Self, PipelineError> {
+    /// settings that is to be resumed, or one that is not finished.
+    pub fn open(
+        folder: &Path,
+        key: &RunKey,
+        resume: Resume,
+        progress: &dyn Progress,
+    ) -> Result<Self, PipelineError> {
         let run = Self {
             folder: folder.to_owned(),
             branch: String::new(),
@@ -114,23 +121,36 @@ impl Run {
         let config = run.path("config.toml");
         match (resume, std::fs::read_to_string(&config)) {
             (Resume::Yes, Ok(found)) if found != text => {
-                return Err(run.problem(
-                    "it was started with another model, other data or other settings; \
-                     choose another `--run` folder or leave out `--resume`",
-                ));
+                let what = difference(&found, &text);
+                return Err(run.problem(&format!(
+                    "it was started with other settings: {what}; choose another `--run` folder, or begin anew with `--anew`"
+                )));
             }
             (Resume::Yes, Err(_)) if run.holds_checkpoints() => {
                 return Err(run.problem(
                     "it holds checkpoints but no `config.toml` that says of which run; choose another `--run` folder",
                 ));
             }
-            (Resume::No, Ok(found)) if found == text && run.path(UNFINISHED).exists() => {
-                return Err(run.problem(
-                    "it holds a run of this command that is not finished; go on with `--resume`, or choose another \
-                     `--run` folder",
-                ));
+            (Resume::No, Ok(found)) if run.path(UNFINISHED).exists() => {
+                let problem = match found == text {
+                    true => {
+                        "it holds a run of this command that is not finished; go on with `--resume`"
+                            .to_owned()
+                    }
+                    false => format!(
+                        "it holds a run with other settings that is not finished: {}; go on with those and `--resume`",
+                        difference(&found, &text)
+                    ),
+                };
+                return Err(run.problem(&format!(
+                    "{problem}, remove it and begin anew with `--anew`, or choose another `--run` folder"
+                )));
             }
-            (Resume::Yes, _) => {}
+            (Resume::Yes, Err(_)) => progress.note(&format!(
+                "run folder `{}`: nothing there to go on with, so the run begins anew",
+                folder.display()
+            )),
+            (Resume::Yes, Ok(_)) => {}
             (Resume::No | Resume::Anew, _) => run.clear()?,
         }
         let checkpoints = run.path("checkpoints");
@@ -276,6 +296,39 @@ impl Run {
     fn problem(&self, problem: &str) -> PipelineError {
         problem_in(&self.folder, problem)
     }
+}
+
+/// The first setting in which two records of a run differ, as `name: theirs there, ours here`.
+fn difference(theirs: &str, ours: &str) -> String {
+    let (Ok(theirs), Ok(ours)) = (theirs.parse(), ours.parse()) else {
+        return "its `config.toml` cannot be read".to_owned();
+    };
+    first_difference("", &toml::Value::Table(theirs), &toml::Value::Table(ours))
+        .unwrap_or_else(|| "`config.toml` was changed".to_owned())
+}
+
+fn first_difference(name: &str, theirs: &toml::Value, ours: &toml::Value) -> Option<String> {
+    if theirs == ours {
+        return None;
+    }
+    let (toml::Value::Table(a), toml::Value::Table(b)) = (theirs, ours) else {
+        return Some(format!("`{name}` is {theirs} there and {ours} here"));
+    };
+    // What was chosen says more than the checksums of what follows from it.
+    let keys = a.keys().chain(b.keys());
+    let keys: BTreeSet<(bool, &String)> = keys.map(|key| (key.ends_with("crc32"), key)).collect();
+    keys.into_iter().find_map(|(_, key)| {
+        let name = match name {
+            "" | "settings" => key.clone(),
+            _ => format!("{name}.{key}"),
+        };
+        match (a.get(key), b.get(key)) {
+            (Some(theirs), Some(ours)) => first_difference(&name, theirs, ours),
+            (Some(theirs), None) => Some(format!("`{name}` is {theirs} there and not given here")),
+            (None, Some(ours)) => Some(format!("`{name}` is not given there and {ours} here")),
+            (None, None) => None,
+        }
+    })
 }
 
 /// Creates the folder and locks it. Where the file system knows no locks, none is held.

@@ -48,6 +48,8 @@ pub struct DataSettings {
     pub test_fraction: f64,
     /// At most this many training images, validation included; all where absent.
     pub limit: Option<usize>,
+    /// At most this many images that cannot be decoded; 1 % of all, and at least 1, where absent.
+    pub max_corrupt: Option<usize>,
     /// Images in a batch (64).
     pub batch_size: usize,
     /// Random changes of training images (crop).
@@ -64,6 +66,7 @@ impl Default for DataSettings {
             val_fraction: 0.2,
             test_fraction: 0.2,
             limit: None,
+            max_corrupt: None,
             batch_size: 64,
             augment: Augment::Crop,
         }

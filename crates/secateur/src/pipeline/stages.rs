@@ -1,5 +1,6 @@
 //! The stages as the recipe and the single commands use them.
 
+use super::opening::HeadPlan;
 use super::{PipelineError, Prepared, Settings};
 use crate::data::Augment;
 use crate::decompose::{DecomposeConfig, OutputScale};
@@ -12,9 +13,7 @@ use crate::train::{
     CheckpointStore, FitConfig, Rule, Schedule, Source, Teacher, Trainable, has_batch_norm,
     steps_per_epoch,
 };
-use crate::transfer::{
-    Ending, HeadChoice, InsertBatchNorm, TransferConfig, TransferSummary, ending, transfer,
-};
+use crate::transfer::{InsertBatchNorm, TransferConfig, TransferSummary, transfer};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -88,11 +87,7 @@ pub fn transfer_network(
 ) -> Result<Trained, PipelineError> {
     let source = source(prepared, settings);
     let choice = &settings.transfer;
-    let classes = source.dataset.classes().len();
-    let size = (source.preprocess.height, source.preprocess.width);
-    let fits = choice.head == HeadChoice::Auto
-        && matches!(ending(graph, size.0, size.1)?, Ending::Classifier(head) if head.classes == classes);
-    let epochs = transfer_epochs(settings, fits);
+    let epochs = transfer_epochs(settings, HeadPlan::of(graph, prepared, settings)?.is_kept());
     let lr = choice.lr.unwrap_or(match choice.trainable {
         Trainable::All => LR_ALL,
         Trainable::Head | Trainable::Scaling => LR_FEW,

@@ -4,10 +4,9 @@
 use super::rounds::Context;
 use super::stages::{light, source};
 use super::{PipelineError, Target};
-use crate::data::{Augment, Batch, DataError, Order, Split};
+use crate::data::{Augment, Batch, DataError, Order, Split, counted_batch};
 use crate::exec::Request;
 use crate::graph::Graph;
-use crate::progress::Silent;
 use crate::report::Round;
 use crate::train::{AccuracyDrop, TrainError, accuracy, accuracy_on_some};
 use crate::verify::OutputError;
@@ -71,17 +70,18 @@ pub(super) fn loss(context: &Context<'_>, graph: &Graph) -> Result<f64, Pipeline
         Task::Classes { logits, .. } => {
             let (engine, graph) = (context.engine, light(graph)?);
             let split = Split::Val;
-            let found = accuracy_on_some(engine, &graph, logits, &source, split, COMPARED, seed)?;
+            let progress = context.progress;
+            let found = accuracy_on_some(
+                engine, &graph, logits, &source, split, COMPARED, seed, progress,
+            )?;
             Ok(found.loss)
         }
         Task::Outputs(_) => {
             let order = Order::Shuffled { seed, epoch: 0 };
             let batches = source.batches(Split::Val, order, Augment::None);
-            output_error(
-                context,
-                graph,
-                batches.take(COMPARED.div_ceil(source.batch_size)),
-            )
+            let batches = batches.take(COMPARED.div_ceil(source.batch_size));
+            let n = COMPARED.min(context.prepared.dataset.len(Split::Val));
+            output_error(context, graph, n, batches)
         }
     }
 }
@@ -96,13 +96,21 @@ pub(super) fn judge(
     match (context.task, context.val) {
         (Task::Classes { logits, .. }, Some(before)) => {
             let (engine, graph) = (context.engine, light(graph)?);
-            let found = accuracy(engine, &graph, logits, &source, Split::Val, &Silent)?;
+            let found = accuracy(
+                engine,
+                &graph,
+                logits,
+                &source,
+                Split::Val,
+                context.progress,
+            )?;
             round.val_top1 = found.top1;
             round.drop = AccuracyDrop::between(&before.hits, &found.hits);
         }
         _ => {
             let batches = source.batches(Split::Val, Order::Stored, Augment::None);
-            round.output_error = Some(output_error(context, graph, batches)?);
+            let n = context.prepared.dataset.len(Split::Val);
+            round.output_error = Some(output_error(context, graph, n, batches)?);
         }
     }
     round.accepted = spent(context, round).is_none_or(|spent| spent <= 1.0);
@@ -128,10 +136,11 @@ pub(super) fn spent(context: &Context<'_>, round: &Round) -> Option<f64> {
     prune.targets.iter().filter_map(spent).reduce(f64::max)
 }
 
-/// The error of all outputs of `graph` beside those of the uncut network.
+/// The error of all outputs of `graph` beside those of the uncut network, over `batches` of about `n` images.
 fn output_error(
     context: &Context<'_>,
     graph: &Graph,
+    n: usize,
     batches: impl Iterator<Item = Result<Batch, DataError>>,
 ) -> Result<f64, PipelineError> {
     let outputs = context.task.outputs();
@@ -142,9 +151,12 @@ fn output_error(
     };
     let (mut wanted, mut got) = (session(&uncut)?, session(&graph)?);
     let mut error = OutputError::default();
+    context.progress.begin("compare the outputs", n as u64);
     for batch in batches {
+        let batch = counted_batch(batch, context.progress);
         let images = batch.map_err(TrainError::from)?.images;
         error.add(&wanted.forward(&images)?, &got.forward(&images)?)?;
     }
+    context.progress.end();
     Ok(error.relative())
 }

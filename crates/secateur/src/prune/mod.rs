@@ -135,6 +135,12 @@ pub enum PruneError {
          cut the file again with `secateur prune --target`, or make plans with `--basis svd`"
     )]
     Basis(&'static str),
+    /// The directions of a layer are in no order of their own.
+    #[error(
+        "layer `{0}`: its directions are not singular vectors in falling order, so those that the plan counts are others: repeat \
+         the plan on the file that it was made for, or one that `secateur decompose` wrote"
+    )]
+    Directions(String),
     /// The graph has no factored layer of that name.
     #[error("the plan names layer `{0}`, but the graph has no factored layer of that name")]
     NoSuchLayer(String),

@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct EvaluateReport {
     /// The file.
     pub model: String,
-    /// `train`, `val` or `test`.
+    /// `train`, `val`, `test` or `all`.
     pub split: String,
     /// Images judged.
     pub n: usize,

@@ -194,6 +194,9 @@ impl CutKind {
 /// The result of `compress`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CompressReport {
+    /// What became of the head, in words; nothing where the images have no labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<String>,
     /// Whether all targets hold.
     pub goal_met: bool,
     /// The transferred network.

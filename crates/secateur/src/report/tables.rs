@@ -245,7 +245,7 @@ impl CompressReport {
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
         let verify = &self.verify;
-        let mut remarks = Vec::new();
+        let mut remarks: Vec<String> = self.head.clone().into_iter().collect();
         if let Some(error) = self.standard_error_pp {
             remarks.push(format!(
                 "binomial standard error of the top-1 accuracy after: {error:.2} pp"

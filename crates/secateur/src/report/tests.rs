@@ -33,6 +33,7 @@ fn report() -> CompressReport {
         why: why.to_owned(),
     };
     CompressReport {
+        head: None,
         goal_met: true,
         before: Measure {
             params: 269_722,

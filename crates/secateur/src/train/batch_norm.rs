@@ -4,6 +4,7 @@ use super::{Source, TrainError};
 use crate::data::{Augment, Batch, Order, Split};
 use crate::exec::{BatchNormMode, Engine, Keep, Of, Request, Statistic, Tap};
 use crate::graph::{Graph, Op};
+use crate::progress::{Progress, Silent};
 use crate::tensor::{Floats, Tensor};
 use ndarray::{ArcArray, IxDyn};
 use std::collections::BTreeMap;
@@ -51,6 +52,7 @@ pub fn reestimate_batch_norm(
         &values,
         BatchNormMode::Batch,
         training_batches(source, n_images, seed)?,
+        &Silent,
     )?;
     let mut graph = graph.clone();
     for (x, mean, variance) in norms {
@@ -84,17 +86,20 @@ pub fn carry_batch_norm(
     source: &Source<'_>,
     n_images: usize,
     seed: u64,
+    progress: &dyn Progress,
 ) -> Result<Graph, TrainError> {
     let mut result = after.clone();
     if !has_batch_norm(after) {
         return Ok(result);
     }
     let batches = training_batches(source, n_images, seed)?;
+    let images: usize = batches.iter().map(|batch| batch.labels.len()).sum();
+    progress.begin("batch norm", 2 * images as u64);
     let measure = |graph: &Graph| {
         let norms = batch_norms(graph);
         let values: Vec<String> = norms.iter().map(|(x, _, _)| x.clone()).collect();
-        let batches = batches.clone();
-        let moments = channel_moments(engine, graph, &values, BatchNormMode::Batch, batches)?;
+        let (mode, batches) = (BatchNormMode::Batch, batches.clone());
+        let moments = channel_moments(engine, graph, &values, mode, batches, progress)?;
         let by_name = norms.into_iter().filter_map(|(x, mean, _)| {
             let moments = moments.get(&x)?.clone();
             Some((mean, moments))
@@ -102,6 +107,7 @@ pub fn carry_batch_norm(
         Ok::<BTreeMap<String, ChannelMoments>, TrainError>(by_name.collect())
     };
     let (old, new) = (measure(before)?, measure(after)?);
+    progress.end();
     for node in &after.nodes {
         let Some(mean) = node.inputs.get(3) else {
             continue;
@@ -197,7 +203,7 @@ pub fn store_statistics(graph: &mut Graph, node: &str, statistics: &ChannelMomen
         .insert(variance, vector(&statistics.variance));
 }
 
-/// Mean and variance of each channel of `values` over `batches`.
+/// Mean and variance of each channel of `values` over `batches`, whose images `progress` counts.
 ///
 /// # Errors
 /// [`TrainError`] where the graph does not run.
@@ -207,6 +213,7 @@ pub fn channel_moments(
     values: &[String],
     batch_norm: BatchNormMode,
     batches: Vec<Batch>,
+    progress: &dyn Progress,
 ) -> Result<BTreeMap<String, ChannelMoments>, TrainError> {
     let taps = values.iter().map(|value| Tap {
         value: value.clone(),
@@ -221,7 +228,9 @@ pub fn channel_moments(
         batch_norm,
     })?;
     for batch in batches {
+        progress.go_on()?;
         session.forward(&batch.images)?;
+        progress.advance(batch.labels.len() as u64);
     }
     let mut moments = BTreeMap::new();
     for (tap, statistic) in session.statistics() {
@@ -311,9 +320,9 @@ mod tests {
         };
         let engine = NativeEngine::new();
         let carry = |before: &Graph, after: &Graph| {
-            let graph =
-                carry_batch_norm(&engine, before, after, &KeptChannels::new(), &source, 96, 1)
-                    .unwrap();
+            let kept = KeptChannels::new();
+            let carried = carry_batch_norm(&engine, before, after, &kept, &source, 96, 1, &Silent);
+            let graph = carried.unwrap();
             ["norm.mean", "norm.variance"].map(|name| graph.float(name).unwrap()[[0]])
         };
         // Stored statistics that are those of no images stay where nothing changes.
@@ -324,7 +333,7 @@ mod tests {
         let images = training_batches(&source, 96, 1).unwrap();
         let values = ["conv".to_owned()];
         let stored = BatchNormMode::Stored;
-        let moments = channel_moments(&engine, &before, &values, stored, images).unwrap();
+        let moments = channel_moments(&engine, &before, &values, stored, images, &Silent).unwrap();
         let moved = -0.5 * moments["conv"].mean[0] * (4.0 / moments["conv"].variance[0]).sqrt();
         let [mean, variance] = carry(&before, &network(1.0, 7.0, 4.0));
         assert!(

@@ -82,6 +82,7 @@ pub fn accuracy(
 ///
 /// # Errors
 /// As [`accuracy`].
+#[allow(clippy::too_many_arguments)]
 pub fn accuracy_on_some(
     engine: &dyn Engine,
     graph: &Graph,
@@ -90,12 +91,18 @@ pub fn accuracy_on_some(
     split: Split,
     n_images: usize,
     seed: u64,
+    progress: &dyn Progress,
 ) -> Result<EngineAccuracy, TrainError> {
     let n_batches = n_images.div_ceil(source.batch_size.max(1));
+    let n = source.dataset.len(split).min(n_batches * source.batch_size);
+    progress.begin("compare", n as u64);
     let batches = source
         .batches(split, Order::Shuffled { seed, epoch: 0 }, Augment::None)
-        .take(n_batches);
-    over(engine, graph, logits, source, batches)
+        .take(n_batches)
+        .map(|batch| counted_batch(batch, progress));
+    let found = over(engine, graph, logits, source, batches)?;
+    progress.end();
+    Ok(found)
 }
 
 fn over(

@@ -3,6 +3,7 @@
 use super::TransferError;
 use crate::exec::{BatchNormMode, Engine};
 use crate::graph::{Graph, Node, Op};
+use crate::progress::Silent;
 use crate::tensor::Tensor;
 use crate::train::{Source, channel_moments, training_batches};
 use ndarray::{ArcArray, IxDyn};
@@ -39,7 +40,14 @@ pub fn insert_batch_norm(
         .map(|node| node.outputs[0].clone())
         .collect();
     let batches = training_batches(source, n_images, seed)?;
-    let moments = channel_moments(engine, graph, &bare, BatchNormMode::Stored, batches)?;
+    let moments = channel_moments(
+        engine,
+        graph,
+        &bare,
+        BatchNormMode::Stored,
+        batches,
+        &Silent,
+    )?;
     let mut new = graph.clone();
     new.nodes.clear();
     for node in &graph.nodes {

@@ -1,6 +1,7 @@
 //! Where a network ends: in class scores, or in features that want a head.
 
 use super::TransferError;
+use crate::data::{CLASSES_METADATA_KEY, classes_from_metadata, same_classes};
 use crate::graph::{Arithmetic, Dim, Graph, Node, Op, Reduction, ValueDecl, infer_images};
 use crate::tensor::{ElementType, Floats, Tensor};
 use ndarray::{ArcArray, IxDyn};
@@ -16,6 +17,19 @@ pub struct Head {
     pub logits: String,
     /// Number of classes.
     pub classes: usize,
+}
+
+impl Head {
+    /// Whether its scores are those of `classes`: as many, and where `graph`, whose head it is, names its classes, the
+    /// same ones.
+    #[must_use]
+    pub fn fits(&self, graph: &Graph, classes: &[String]) -> bool {
+        let known = graph.metadata.get(CLASSES_METADATA_KEY);
+        let is_same = |text: &String| {
+            classes_from_metadata(text).is_ok_and(|known| same_classes(&known, classes))
+        };
+        self.classes == classes.len() && known.is_none_or(is_same)
+    }
 }
 
 /// How a network ends.

@@ -102,6 +102,12 @@ pub enum TransferError {
     /// The network has several outputs or none.
     #[error("the network has {0} outputs, but a classifier with one is wanted")]
     Outputs(usize),
+    /// One number for two classes.
+    #[error(
+        "output `{0}` is one number for each image, as of a single sigmoid, and the data have two classes: end the network in a \
+         score for each class, or give it a new head by `--head new`, or compress it as it is by `--data-kind images`"
+    )]
+    OneScore(String),
     /// The output is neither features nor class scores.
     #[error(
         "output `{output}` has shape {shape:?}: want [images, features] or [images, channels, height, width]"
@@ -145,11 +151,13 @@ pub fn transfer(
             config.fit.seed,
         )?,
     };
-    let classes = source.dataset.classes().len();
+    let classes = source.dataset.classes();
     let size = [source.preprocess.height, source.preprocess.width];
     let found = ending(&graph, size[0], size[1])?;
     let (head, fate, ridge) = match found {
-        Ending::Classifier(head) if head.classes == classes && config.head == HeadChoice::Auto => {
+        Ending::Classifier(head)
+            if config.head == HeadChoice::Auto && head.fits(&graph, classes) =>
+        {
             (head, HeadFate::Kept, None)
         }
         found => {
@@ -157,7 +165,7 @@ pub fn transfer(
                 Ending::Classifier(_) => HeadFate::Replaced,
                 Ending::Features { .. } => HeadFate::Attached,
             };
-            let mut new = with_new_head(&graph, &found, classes, size)?;
+            let mut new = with_new_head(&graph, &found, classes.len(), size)?;
             if config.fit.batch_norm == BatchNormMode::Batch {
                 // Training normalises by the data at hand: the head starts from the same features.
                 let n_images = config.fit.batch_norm_images;
@@ -267,8 +275,15 @@ mod tests {
 
         let batches = training_batches(&source, n_images, 3).unwrap();
         let values = ["conv".to_owned()];
-        let measured =
-            channel_moments(&engine, &graph, &values, BatchNormMode::Stored, batches).unwrap();
+        let measured = channel_moments(
+            &engine,
+            &graph,
+            &values,
+            BatchNormMode::Stored,
+            batches,
+            &Silent,
+        )
+        .unwrap();
         for (name, wanted) in [
             ("norm.mean", &measured["conv"].mean),
             ("norm.variance", &measured["conv"].variance),

@@ -3,7 +3,8 @@
 //! With centred features `X` `[images, features]` and labels `Y` `[images, classes]`:
 //! `W = (X^T X + lambda m I)^-1 X^T Y`, `m` the mean of the diagonal of `X^T X`. Strength `lambda`
 //! is chosen by validation accuracy, then the factor that turns the regression's outputs into
-//! logits by validation cross-entropy.
+//! logits by validation cross-entropy. Of more features than [`MAX_SIDE`] the same solution is found as
+//! `W = X^T (X X^T + lambda m images I)^-1 Y`, where the images are few; where they are many, too, the head starts at 0.
 
 use super::{NewHead, TransferError};
 use crate::data::{Augment, Order, Split, counted_batch};
@@ -32,6 +33,11 @@ pub struct RidgeSummary {
 const LAMBDAS: [f64; 6] = [1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0];
 const FACTORS: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
 
+/// The longest side of a system that is solved.
+const MAX_SIDE: usize = 8192;
+/// The most features of all training images together that are kept.
+const MAX_KEPT: usize = 1 << 28;
+
 struct Sums {
     n: usize,
     x: Array1<f64>,
@@ -48,13 +54,33 @@ pub(super) fn solve(
     progress: &dyn Progress,
 ) -> Result<(Graph, RidgeSummary), TransferError> {
     let (classes, n_features) = (new.head.classes, new.n_features);
+    let n_train = source.dataset.len(Split::Train);
+    if n_train == 0 {
+        return Err(TrainError::NoImages.into());
+    }
+    let is_wide = n_features > MAX_SIDE;
+    if is_wide && (n_train > MAX_SIDE || n_train.saturating_mul(n_features) > MAX_KEPT) {
+        progress.note(&format!(
+            "the new head reads {n_features} features, too many to solve for with {n_train} images: it starts at 0 and is trained"
+        ));
+        let summary = RidgeSummary {
+            lambda: f64::INFINITY,
+            factor: 1.0,
+            val_top1: 0.0,
+            n_features,
+        };
+        return Ok((new.graph.clone(), summary));
+    }
+    let side = if is_wide { 0 } else { n_features };
     let mut sums = Sums {
         n: 0,
         x: Array1::zeros(n_features),
         y: Array1::zeros(classes),
-        xx: Array2::zeros((n_features, n_features)),
-        xy: Array2::zeros((n_features, classes)),
+        xx: Array2::zeros((side, side)),
+        xy: Array2::zeros((side, classes)),
     };
+    let mut rows = Vec::new();
+    let mut row_labels = Vec::new();
     let splits = [Split::Train, Split::Val];
     let total: usize = splits.iter().map(|&s| source.dataset.len(s)).sum();
     progress.begin("features", total as u64);
@@ -72,8 +98,13 @@ pub(super) fn solve(
             sums.n += labels.len();
             sums.x += &x.sum_axis(Axis(0));
             sums.y += &y.sum_axis(Axis(0));
-            sums.xx += &x.t().dot(&x);
-            sums.xy += &x.t().dot(&y);
+            if is_wide {
+                rows.extend(x.iter().map(|&value| value as f32));
+                row_labels.extend_from_slice(labels);
+            } else {
+                sums.xx += &x.t().dot(&x);
+                sums.xy += &x.t().dot(&y);
+            }
         },
     )?;
     let mut val: Vec<(Array2<f64>, Vec<usize>)> = Vec::new();
@@ -88,13 +119,20 @@ pub(super) fn solve(
         },
     )?;
     progress.end();
-    if sums.n == 0 {
-        return Err(TrainError::NoImages.into());
-    }
+    let dual = match is_wide {
+        true => Some(Dual::of(&sums, rows, &row_labels)?),
+        false => None,
+    };
 
     let mut best: Option<(Array2<f64>, Array1<f64>, RidgeSummary, f64)> = None;
+    progress.begin("head", LAMBDAS.len() as u64);
     for lambda in LAMBDAS {
-        let (weight, bias) = regress(&sums, lambda)?;
+        progress.go_on().map_err(TrainError::from)?;
+        let (weight, bias) = match &dual {
+            Some(dual) => dual.regress(lambda)?,
+            None => regress(&sums, lambda)?,
+        };
+        progress.advance(1);
         for factor in FACTORS {
             let (top1, loss) = score(&val, &weight, &bias, factor);
             let better = best.as_ref().is_none_or(|(_, _, found, best_loss)| {
@@ -111,6 +149,7 @@ pub(super) fn solve(
             }
         }
     }
+    progress.end();
     let (weight, bias, summary, _) =
         best.ok_or_else(|| TransferError::Ridge("no strength was tried".to_owned()))?;
     let mut graph = new.graph.clone();
@@ -170,6 +209,59 @@ fn regress(sums: &Sums, lambda: f64) -> Result<(Array2<f64>, Array1<f64>), Trans
     Ok((weight, bias))
 }
 
+/// The system of as many unknowns as images.
+struct Dual {
+    mean_x: Array1<f64>,
+    mean_y: Array1<f64>,
+    /// Centred features `[images, features]`.
+    x: Array2<f32>,
+    /// Centred one-hot labels.
+    y: Array2<f64>,
+    /// The products of the images' features.
+    xx: Array2<f64>,
+}
+
+impl Dual {
+    /// `rows` hold the features of image after image.
+    fn of(sums: &Sums, rows: Vec<f32>, labels: &[usize]) -> Result<Self, TransferError> {
+        let n = sums.n as f64;
+        let (mean_x, mean_y) = (&sums.x / n, &sums.y / n);
+        let mut x = Array2::from_shape_vec((labels.len(), mean_x.len()), rows)
+            .map_err(|e| TransferError::Ridge(e.to_string()))?;
+        x -= &mean_x.mapv(|mean| mean as f32);
+        let mut y = Array2::from_shape_fn((labels.len(), mean_y.len()), |(i, k)| {
+            f64::from(u8::from(labels[i] == k))
+        });
+        y -= &mean_y;
+        let xx = x.dot(&x.t()).mapv(f64::from);
+        Ok(Self {
+            mean_x,
+            mean_y,
+            x,
+            y,
+            xx,
+        })
+    }
+
+    fn regress(&self, lambda: f64) -> Result<(Array2<f64>, Array1<f64>), TransferError> {
+        // The mean square of a feature, times the number of images.
+        let scale = self.xx.diag().sum() / self.mean_x.len() as f64;
+        let ridge = lambda * scale.max(f64::MIN_POSITIVE);
+        let coefficients = solve_positive(
+            [self.y.nrows(), self.y.ncols()],
+            |i, j| self.xx[[i, j]] + if i == j { ridge } else { 0.0 },
+            |i, k| self.y[[i, k]],
+        )
+        .ok_or_else(|| {
+            TransferError::Ridge("the products of images are not positive".to_owned())
+        })?;
+        let coefficients = coefficients.mapv(|value| value as f32);
+        let weight = self.x.t().dot(&coefficients).mapv(f64::from);
+        let bias = &self.mean_y - &self.mean_x.dot(&weight);
+        Ok((weight, bias))
+    }
+}
+
 fn score(
     val: &[(Array2<f64>, Vec<usize>)],
     weight: &Array2<f64>,
@@ -216,5 +308,34 @@ mod tests {
             }
         }
         assert!(bias.iter().all(|b| (b - 0.5).abs() < 1e-12));
+    }
+
+    #[test]
+    fn both_systems_have_one_solution() {
+        let x = Array2::from_shape_fn((6, 9), |(i, j)| ((i * 31 + j * 17) % 13) as f64 / 5.0 - 1.0);
+        let labels = [0, 1, 2, 1, 0, 2];
+        let mut y = Array2::<f64>::zeros((6, 3));
+        labels
+            .iter()
+            .enumerate()
+            .for_each(|(i, &k)| y[[i, k]] = 1.0);
+        let sums = Sums {
+            n: 6,
+            x: x.sum_axis(Axis(0)),
+            y: y.sum_axis(Axis(0)),
+            xx: x.t().dot(&x),
+            xy: x.t().dot(&y),
+        };
+        let rows = x.iter().map(|&value| value as f32).collect();
+        let dual = Dual::of(&sums, rows, &labels).unwrap();
+        for lambda in LAMBDAS {
+            let (weight, bias) = regress(&sums, lambda).unwrap();
+            let (other_weight, other_bias) = dual.regress(lambda).unwrap();
+            let differences = (&weight - &other_weight)
+                .into_iter()
+                .chain(&bias - &other_bias);
+            let largest = differences.fold(0.0, |largest: f64, d| largest.max(d.abs()));
+            assert!(largest < 1e-4, "{lambda}: {largest}");
+        }
     }
 }

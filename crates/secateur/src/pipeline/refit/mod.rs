@@ -18,7 +18,7 @@ use crate::data::Batch;
 use crate::decompose::OutputMoments;
 use crate::exec::{BatchNormMode, Engine};
 use crate::graph::{FactoredKind, FactoredLayer, Graph, Op, Uses, factored_layers, infer_images};
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::prune::channels::{self, ChannelPlan};
 use crate::tensor::{Floats, Tensor};
 use crate::train::{
@@ -203,7 +203,8 @@ fn move_statistics(
         let some = batches.iter().take(LEAST_IMAGES.div_ceil(batch_size));
         let (graph, mode) = (frontier.rest(graph), BatchNormMode::Stored);
         let values = [input.clone()];
-        let mut found = channel_moments(engine, &graph, &values, mode, some.cloned().collect())?;
+        let some = some.cloned().collect();
+        let mut found = channel_moments(engine, &graph, &values, mode, some, &Silent)?;
         Ok::<_, TrainError>(found.remove(&input))
     };
     let old = measure(uncut, &frontier.theirs)?;

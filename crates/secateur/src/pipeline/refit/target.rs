@@ -1,7 +1,7 @@
 //! What a layer of a cut network is to put out, and its fit to that.
 
 use super::super::PipelineError;
-use super::super::basis::feeds_batch_norm;
+use super::super::basis::feeds_batch_norm_alone;
 use super::KeptOutputs;
 use super::frontier::Frontier;
 use super::kernel::Patches;
@@ -79,7 +79,7 @@ impl<'l> Target<'l> {
         }
         let inputs = cut.node(&layer.projection)?.inputs.first()?.clone();
         let mut norms = Vec::new();
-        if feeds_batch_norm(cut, &uses, &layer.output) {
+        if feeds_batch_norm_alone(cut, &uses, &layer.output) {
             for &reader in uses.readers(&layer.output) {
                 let norm = &cut.nodes[reader];
                 let mut statistics = norm.inputs.iter().skip(3);

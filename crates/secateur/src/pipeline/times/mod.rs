@@ -155,8 +155,10 @@ impl Times {
 
     /// Nanoseconds of one multiply-accumulate in `node`.
     pub fn rate(&self, node: &str) -> f64 {
-        let layer = layer_of(node);
-        self.rates.get(layer).copied().unwrap_or(self.other_rate)
+        // A file that was compressed before has nodes of their own that are named like factors.
+        let rate = self.rates.get(node);
+        let rate = rate.or_else(|| self.rates.get(layer_of(node)));
+        rate.copied().unwrap_or(self.other_rate)
     }
 
     /// Nanoseconds of one run of a network that `cost` describes, from what this one takes.
@@ -182,7 +184,7 @@ pub(super) fn whole(context: &Context<'_>, graph: &Graph) -> Result<u64, Pipelin
 fn macs_of(cost: &Cost, layer: &str) -> u64 {
     let nodes = cost.layers.iter();
     nodes
-        .filter(|node| layer_of(&node.node) == layer)
+        .filter(|node| node.node == layer || layer_of(&node.node) == layer)
         .map(|node| node.macs)
         .sum()
 }

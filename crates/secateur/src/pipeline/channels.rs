@@ -317,3 +317,57 @@ fn kept(graph: &Graph, groups: &ChannelGroups, removed: &Removed) -> KeptChannel
         })
         .collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::graph::infer_images;
+    use crate::graph::samples::Builder;
+
+    #[test]
+    fn a_weight_that_two_nodes_read_is_saved_once_and_computed_twice() {
+        let mut b = Builder::new(3);
+        let first = b.conv("first", "x", [6, 3, 3, 3], 1);
+        let large = b.relu("large", &first);
+        let small = b.conv("small", &large, [6, 6, 3, 3], 2);
+        let (large, small) = (b.conv("head", &large, [5, 6, 1, 1], 1), small);
+        let other = Op::Conv(crate::graph::ConvAttrs::default());
+        let other = b.node("other", other, &[&small, "head.weight"]);
+        let pooled = [large, other].map(|value| {
+            let name = format!("{value}.pool");
+            b.node(&name, Op::GlobalAveragePool, &[&value])
+        });
+        let sum = Op::Arithmetic(crate::graph::Arithmetic::Add);
+        let sum = b.node("sum", sum, &[&pooled[0], &pooled[1]]);
+        let graph = b.output(&sum);
+        let inferred = infer_images(&graph, 1, 8, 8).unwrap();
+        let groups = discover(&graph, &inferred);
+        // The channels of `first` and `small` are read by one weight, so they go together.
+        assert_eq!(groups.groups.len(), 1);
+        let saved = saved(&graph, &groups, &inferred, None)[0];
+        // Of each channel: 27 weights make it in `first`, 54 in `small`, 54 read it there, 5 in the shared kernel.
+        assert_eq!(saved.params, 27 + 54 + 54 + 5);
+        let (large, small) = (64, 16);
+        let macs = 27 * large + (54 + 54) * small + 5 * (large + small);
+        assert_eq!(saved.macs, macs);
+    }
+
+    #[test]
+    fn a_product_of_matrices_counts_every_position() {
+        let mut b = Builder::new(3);
+        let made = b.conv("first", "x", [6, 3, 3, 3], 1);
+        let last = Op::Transpose {
+            perm: Some(vec![0, 2, 3, 1]),
+        };
+        let made = b.node("last", last, &[&made]);
+        let weight = b.zeros("weight", &[6, 5]);
+        let made = b.node("product", Op::MatMul, &[&made, &weight]);
+        let graph = b.output(&made);
+        let inferred = infer_images(&graph, 1, 8, 8).unwrap();
+        let groups = discover(&graph, &inferred);
+        assert_eq!(groups.groups.len(), 1);
+        let saved = saved(&graph, &groups, &inferred, None)[0];
+        assert_eq!((saved.params, saved.macs), (27 + 5, 64 * (27 + 5)));
+    }
+}

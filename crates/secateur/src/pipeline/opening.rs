@@ -129,8 +129,8 @@ impl HeadPlan {
         let text = match &ending {
             Ending::Classifier(head) => {
                 let of_others = match head.classes == classes {
-                    true => " others",
-                    false => "",
+                    true => " other classes",
+                    false => " classes",
                 };
                 let softmax = match graph.outputs.first() {
                     Some(output) if output.name != head.logits => {
@@ -139,7 +139,7 @@ impl HeadPlan {
                     _ => "",
                 };
                 format!(
-                    "the head `{}` for {}{of_others} classes is replaced by one for {classes}{softmax}",
+                    "the head `{}` for {}{of_others} is replaced by one for {classes}{softmax}",
                     head.node, head.classes
                 )
             }

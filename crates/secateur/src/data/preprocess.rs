@@ -12,6 +12,7 @@
 
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 use super::pixels::{Pixels, View};
 
@@ -426,7 +427,7 @@ pub fn classes_to_metadata(classes: &[String]) -> String {
 }
 
 /// Whether two lists name the same classes in the same order. Names that only count the classes from 0, as data without
-/// names have, are those of any list as long.
+/// names have, are those of any list as long, unless that has the same names in another order.
 #[must_use]
 pub fn same_classes(a: &[String], b: &[String]) -> bool {
     let counts = |names: &[String]| {
@@ -435,7 +436,8 @@ pub fn same_classes(a: &[String], b: &[String]) -> bool {
             .enumerate()
             .all(|(i, name)| *name == i.to_string())
     };
-    a == b || a.len() == b.len() && (counts(a) || counts(b))
+    let set = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
+    a == b || a.len() == b.len() && (counts(a) || counts(b)) && set(a) != set(b)
 }
 
 /// Reads and checks what [`classes_to_metadata`] wrote: at least one name, none twice.

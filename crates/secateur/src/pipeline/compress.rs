@@ -11,7 +11,7 @@ use super::task::Task;
 use super::ways::prune_in_rounds;
 use super::{Original, PipelineError, Prepared, Removal, Resume, Run, RunKey, Settings, Target};
 use crate::cost::{self, Cost};
-use crate::data::Split;
+use crate::data::{CLASSES_METADATA_KEY, Split};
 use crate::decompose::{convolutions, examine};
 use crate::exec::Engine;
 use crate::files::{check_writable, remove_leftovers, write_atomic};
@@ -77,10 +77,11 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let n_val = prepared.dataset.len(Split::Val);
     for target in &settings.prune.targets {
         if let Target::AccDrop(points) = target
+            && *points > 0.0
             && 100.0 / n_val as f64 > *points
         {
             progress.note(&format!(
-                "`{target}`: each of the {n_val} validation images is {:.1} points, so they cannot tell such a drop; more of \
+                "`{target}`: each of the {n_val} validation images is {:.2} points, so they cannot tell such a drop; more of \
                  them can (`--val-fraction`)",
                 100.0 / n_val as f64
             ));
@@ -123,10 +124,15 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         && head.is_kept()
         && is_guessing(val, prepared.dataset.classes().len())
     {
-        progress.note(
-            "the network's own head is no better than guessing here: are the data's classes, which are in the order of their \
-             names, those of the network in its order? `--head new` gives it another head",
-        );
+        let order = match model.graph.metadata.contains_key(CLASSES_METADATA_KEY) {
+            true => "",
+            false => {
+                " are the data's classes, which are in the order of their names, those of the network in its order?"
+            }
+        };
+        progress.note(&format!(
+            "the network's own head is no better than guessing here:{order} `--head new` gives it another head"
+        ));
     }
 
     let config = decompose_config(settings, task.head())?;
@@ -227,7 +233,8 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
 fn is_guessing(val: &EngineAccuracy, classes: usize) -> bool {
     let chance = 1.0 / classes.max(1) as f64;
     let error = (chance * (1.0 - chance) / val.n.max(1) as f64).sqrt();
-    val.top1 <= chance + 2.0 * error
+    let most = chance + 2.0 * error;
+    most < 1.0 && val.top1 <= most
 }
 
 /// The network before any cut, what it is for, and its accuracy on validation where there are labels: the

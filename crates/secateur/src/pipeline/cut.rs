@@ -4,6 +4,7 @@
 use super::checks::{check, check_scores};
 use super::choose::{Choice, File};
 use super::files::{folded, written};
+use super::opening::in_order_of;
 use super::score::Scoring;
 use super::stages::{fit_config, shapes, source};
 use super::task::Task;
@@ -80,10 +81,12 @@ pub fn cut_file(job: &CutJob<'_>) -> Result<(StageReport, PruningPlan), Pipeline
     let layers = chosen(&read.graph, settings)?;
     let prepared = prepare(&read.graph, &settings.data, settings.seed, progress)?;
     prepared.check_labelled()?;
-    let preprocess = &prepared.preprocess;
-    let Ending::Classifier(head) = ending(&read.graph, preprocess.height, preprocess.width)? else {
+    let [_, _, height, width] = prepared.input_shape(1);
+    let Ending::Classifier(head) = ending(&read.graph, height, width)? else {
         return Err(PipelineError::NoClassifier);
     };
+    let prepared = in_order_of(&read.graph, prepared)?;
+    let preprocess = &prepared.preprocess;
     let scoring = Scoring {
         engine,
         prepared: &prepared,

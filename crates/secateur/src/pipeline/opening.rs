@@ -41,11 +41,13 @@ pub(super) fn open(
     Ok((model, prepared))
 }
 
-/// The model with its factored layers as one again, which is exact: a run decomposes for itself.
+/// The model, factored layers that are larger than one kernel being one again, which is exact: a run decomposes for itself.
 fn whole(model: Model) -> Result<Model, PipelineError> {
     let mut graph = model.graph.clone();
     for layer in factored_layers(&model.graph) {
-        graph = recompose(&graph, &layer)?;
+        if layer.rank > layer.shape.break_even_rank() {
+            graph = recompose(&graph, &layer)?;
+        }
     }
     Ok(model.with_graph(graph))
 }
@@ -123,12 +125,12 @@ impl HeadPlan {
             });
         }
         if classes == 2 && !is_new {
-            check_one_score(graph, &ending, [height, width])?;
+            check_one_score(graph, [height, width])?;
         }
         with_new_head(graph, &ending, classes, [height, width])?;
         let text = match &ending {
             Ending::Classifier(head) => {
-                let of_others = match head.classes == classes {
+                let of_others = match head.classes == classes && !is_new {
                     true => " other classes",
                     false => " classes",
                 };
@@ -160,21 +162,18 @@ impl HeadPlan {
 }
 
 /// Refuses a network that gives one number for each image.
-fn check_one_score(
-    graph: &Graph,
-    ending: &Ending,
-    [height, width]: [usize; 2],
-) -> Result<(), PipelineError> {
-    let output = match ending {
-        Ending::Features { value } => value,
-        Ending::Classifier(head) => &head.logits,
-    };
+fn check_one_score(graph: &Graph, [height, width]: [usize; 2]) -> Result<(), PipelineError> {
     let inferred = infer_images(graph, 1, height, width)?;
-    let shape = inferred.shape(output).unwrap_or_default();
-    match shape.iter().product::<usize>() {
-        1 => Err(TransferError::OneScore(output.clone()).into()),
+    match graph.outputs.first() {
+        Some(output) if inferred.shape(&output.name).is_some_and(is_one) => {
+            Err(TransferError::OneScore(output.name.clone()).into())
+        }
         _ => Ok(()),
     }
+}
+
+fn is_one(shape: &[usize]) -> bool {
+    shape.iter().product::<usize>() == 1
 }
 
 /// The classes that the network names.
@@ -305,8 +304,7 @@ mod tests {
         let made = b.node("pool", Op::GlobalAveragePool, &[&made]);
         let made = b.node("flat", Op::Flatten { axis: 1 }, &[&made]);
         let graph = b.output(&made);
-        let ending = ending(&graph, 8, 8).unwrap();
-        let error = check_one_score(&graph, &ending, [8, 8]).unwrap_err();
+        let error = check_one_score(&graph, [8, 8]).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("`--head new`") && text.contains("`--data-kind images`"),

@@ -168,7 +168,7 @@ pub(super) fn source<'p>(prepared: &'p Prepared, settings: &Settings) -> Source<
 }
 
 /// The decomposition's settings: the head, if there is one, stays whole, and where there is no batch norm each
-/// factored layer gets an output scale to train.
+/// factored layer but `MatMul` gets an output scale to train.
 pub(super) fn decompose_config(
     settings: &Settings,
     head: Option<&str>,

@@ -137,8 +137,8 @@ pub enum PruneError {
     Basis(&'static str),
     /// The directions of a layer are in no order of their own.
     #[error(
-        "layer `{0}`: its directions are not singular vectors in falling order, so those that the plan counts are others: repeat \
-         the plan on the file that it was made for, or one that `secateur decompose` wrote"
+        "layer `{0}`: its directions are not singular vectors in falling order, so the plan may count \
+         others: cut the file anew by `secateur prune --target`, or repeat plans on files that `secateur decompose` wrote"
     )]
     Directions(String),
     /// The graph has no factored layer of that name.

@@ -2,7 +2,9 @@
 
 use super::TransferError;
 use crate::data::{CLASSES_METADATA_KEY, classes_from_metadata, same_classes};
-use crate::graph::{Arithmetic, Dim, Graph, Node, Op, Reduction, ValueDecl, infer_images};
+use crate::graph::{
+    Activation, Arithmetic, Dim, Graph, Node, Op, Reduction, ValueDecl, infer_images,
+};
 use crate::tensor::{ElementType, Floats, Tensor};
 use ndarray::{ArcArray, IxDyn};
 
@@ -95,6 +97,10 @@ pub fn ending(graph: &Graph, height: usize, width: usize) -> Result<Ending, Tran
             } => value.clone_from(&node.inputs[0]),
             Op::Softmax(_) | Op::LogSoftmax(_) => {
                 below_softmax = true;
+                logits.clone_from(&node.inputs[0]);
+                value.clone_from(&node.inputs[0]);
+            }
+            Op::Activation(Activation::Sigmoid) if classes == 1 => {
                 logits.clone_from(&node.inputs[0]);
                 value.clone_from(&node.inputs[0]);
             }
@@ -327,6 +333,24 @@ mod tests {
         assert!(matches!(&found, Ending::Classifier(head) if head.classes == 5));
         let new = with_new_head(&graph, &found, 3, [8, 6]).unwrap();
         assert_eq!(new.n_features, 2 * 8 * 6);
+    }
+
+    #[test]
+    fn a_single_sigmoid_is_the_end_of_a_head_for_one_class() {
+        let mut b = Builder::new(1);
+        let made = b.node("flat", Op::Flatten { axis: 1 }, &["x"]);
+        let weight = b.zeros("weight", &[64, 1]);
+        let made = b.node("score", Op::MatMul, &[&made, &weight]);
+        let made = b.node("sigmoid", Op::Activation(Activation::Sigmoid), &[&made]);
+        let graph = b.output(&made);
+        let found = ending(&graph, 8, 8).unwrap();
+        assert!(
+            matches!(&found, Ending::Classifier(head) if head.classes == 1 && head.logits == "score")
+        );
+        assert_eq!(
+            with_new_head(&graph, &found, 2, [8, 8]).unwrap().n_features,
+            64
+        );
     }
 
     #[test]

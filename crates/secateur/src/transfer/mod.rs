@@ -174,7 +174,7 @@ pub fn transfer(
             }
             let (solved, summary) = ridge::solve(engine, &new, source, progress)?;
             graph = solved;
-            (new.head, fate, Some(summary))
+            (new.head, fate, summary)
         }
     };
     let mut summary = TransferSummary {

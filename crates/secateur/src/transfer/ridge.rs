@@ -46,13 +46,13 @@ struct Sums {
     xy: Array2<f64>,
 }
 
-/// Solves for the head of `new` and returns the graph with it.
+/// Solves for the head of `new` and returns the graph with it; as it is, where it is too large to be solved for.
 pub(super) fn solve(
     engine: &dyn Engine,
     new: &NewHead,
     source: &Source<'_>,
     progress: &dyn Progress,
-) -> Result<(Graph, RidgeSummary), TransferError> {
+) -> Result<(Graph, Option<RidgeSummary>), TransferError> {
     let (classes, n_features) = (new.head.classes, new.n_features);
     let n_train = source.dataset.len(Split::Train);
     if n_train == 0 {
@@ -61,15 +61,10 @@ pub(super) fn solve(
     let is_wide = n_features > MAX_SIDE;
     if is_wide && (n_train > MAX_SIDE || n_train.saturating_mul(n_features) > MAX_KEPT) {
         progress.note(&format!(
-            "the new head reads {n_features} features, too many to solve for with {n_train} images: it starts at 0 and is trained"
+            "the new head reads {n_features} features, too many to solve for with {n_train} images: it starts at 0, and training \
+             alone makes it"
         ));
-        let summary = RidgeSummary {
-            lambda: f64::INFINITY,
-            factor: 1.0,
-            val_top1: 0.0,
-            n_features,
-        };
-        return Ok((new.graph.clone(), summary));
+        return Ok((new.graph.clone(), None));
     }
     let side = if is_wide { 0 } else { n_features };
     let mut sums = Sums {
@@ -166,7 +161,7 @@ pub(super) fn solve(
             .map_err(|e| TransferError::Ridge(e.to_string()))?;
         graph.initializers.insert(name.clone(), Tensor::F32(array));
     }
-    Ok((graph, summary))
+    Ok((graph, Some(summary)))
 }
 
 fn features(
@@ -308,6 +303,25 @@ mod tests {
             }
         }
         assert!(bias.iter().all(|b| (b - 0.5).abs() < 1e-12));
+    }
+
+    #[test]
+    fn a_head_that_is_too_large_to_solve_for_stays_as_it_is() {
+        let mut b = crate::graph::samples::Builder::new(1);
+        let made = b.conv("conv", "x", [4500, 1, 3, 3], 1);
+        let made = b.node("flat", crate::graph::Op::Flatten { axis: 1 }, &[&made]);
+        let graph = b.output(&made);
+        let ending = super::super::ending(&graph, 8, 8).unwrap();
+        let new = super::super::with_new_head(&graph, &ending, 10, [8, 8]).unwrap();
+        let dataset = crate::data::Dataset::digits(&crate::data::DataOptions::default()).unwrap();
+        let source = Source {
+            dataset: &dataset,
+            preprocess: &crate::data::Preprocess::parse("unit", 8, 8, 1).unwrap(),
+            batch_size: 64,
+        };
+        let engine = crate::exec::NativeEngine::new();
+        let (graph, summary) = solve(&engine, &new, &source, &crate::progress::Silent).unwrap();
+        assert_eq!((graph, summary), (new.graph, None));
     }
 
     #[test]

@@ -226,3 +226,22 @@ fn class_names_survive_metadata_and_are_checked() {
         assert!(classes_from_metadata(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn numbers_stand_for_any_classes_but_for_the_same_ones_in_another_order() {
+    let names = |names: &[&str]| {
+        names
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect::<Vec<_>>()
+    };
+    let (numbers, animals) = (names(&["0", "1", "2"]), names(&["ant", "bee", "cat"]));
+    assert!(same_classes(&numbers, &animals) && same_classes(&animals, &animals));
+    assert!(!same_classes(&numbers, &animals[..2]));
+    assert!(!same_classes(&animals, &names(&["bee", "ant", "cat"])));
+    // Eleven folders in the order of their names, and the numbers themselves.
+    let numbers: Vec<String> = (0..11).map(|i| i.to_string()).collect();
+    let mut folders = numbers.clone();
+    folders.sort();
+    assert!(!same_classes(&numbers, &folders));
+}

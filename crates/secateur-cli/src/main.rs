@@ -22,6 +22,16 @@ enum Outcome {
     Missed,
 }
 
+impl Outcome {
+    /// What a command came to that had a goal.
+    fn of(goal_met: bool) -> Self {
+        match goal_met {
+            true => Self::Done,
+            false => Self::Missed,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(&cli.command) {

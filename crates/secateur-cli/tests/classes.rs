@@ -7,6 +7,16 @@ mod command;
 use command::Place;
 use serde_json::Value;
 
+/// The arguments that fit `small.onnx` to the classes of `images`.
+const TRANSFER: [&str; 6] = [
+    "transfer",
+    "small.onnx",
+    "--data",
+    "images",
+    "--preprocess",
+    "unit",
+];
+
 /// Three folders of classes, and a network that was fitted to them.
 fn fitted() -> Place {
     let place = Place::new();
@@ -14,20 +24,8 @@ fn fitted() -> Place {
     for class in ["a", "b", "c"] {
         place.images(&format!("images/{class}"), 8);
     }
-    let ran = place.succeed(&[
-        "transfer",
-        "small.onnx",
-        "--data",
-        "images",
-        "--preprocess",
-        "unit",
-        "-o",
-        "fitted.onnx",
-        "--head",
-        "new",
-        "--epochs",
-        "1",
-    ]);
+    let more = ["-o", "fitted.onnx", "--head", "new", "--epochs", "1"];
+    let ran = place.succeed(&[TRANSFER, more].concat());
     assert!(ran.stdout.contains("replaced"), "{}", ran.stdout);
     place
 }
@@ -135,18 +133,8 @@ fn a_head_for_other_classes_is_replaced_and_said_to_be() {
 #[test]
 fn a_transfer_has_something_to_choose_by() {
     let place = fitted();
-    let ran = place.run(&[
-        "transfer",
-        "small.onnx",
-        "--data",
-        "images",
-        "--preprocess",
-        "unit",
-        "--val-fraction",
-        "0",
-        "-o",
-        "out.onnx",
-    ]);
+    let more = ["--val-fraction", "0", "-o", "out.onnx"];
+    let ran = place.run(&[&TRANSFER[..], &more].concat());
     assert_eq!(ran.status, 2, "{}", ran.stderr);
     assert!(ran.error().contains("`--val-fraction`"), "{}", ran.stderr);
     assert!(!place.path().join("out.onnx").exists());

@@ -70,11 +70,7 @@ pub fn finish(
         &[report.summary_table(), report.target_table()],
         &remarks,
     )?;
-    Ok(if report.goal_met {
-        Outcome::Done
-    } else {
-        Outcome::Missed
-    })
+    Ok(Outcome::of(report.goal_met))
 }
 
 fn dry_run(args: &CompressArgs, settings: &Settings, progress: &Terminal) -> Result<Outcome> {
@@ -105,9 +101,5 @@ fn dry_run(args: &CompressArgs, settings: &Settings, progress: &Terminal) -> Res
         .targets
         .iter()
         .all(|target| target.possible != Some(false));
-    Ok(if is_possible {
-        Outcome::Done
-    } else {
-        Outcome::Missed
-    })
+    Ok(Outcome::of(is_possible))
 }

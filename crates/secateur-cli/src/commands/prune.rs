@@ -52,9 +52,5 @@ pub fn run(args: &PruneCommand, progress: &Terminal) -> Result<Outcome> {
         &[report.table(), report.layer_table()],
         &report.remarks(),
     )?;
-    Ok(if report.goal_met {
-        Outcome::Done
-    } else {
-        Outcome::Missed
-    })
+    Ok(Outcome::of(report.goal_met))
 }

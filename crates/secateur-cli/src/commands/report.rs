@@ -21,8 +21,5 @@ pub fn run(args: &ReportArgs) -> Result<Outcome> {
         &report.tables(),
         &report.remarks(),
     )?;
-    Ok(match report.goal_met {
-        true => Outcome::Done,
-        false => Outcome::Missed,
-    })
+    Ok(Outcome::of(report.goal_met))
 }

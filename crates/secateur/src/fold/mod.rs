@@ -14,7 +14,7 @@ mod recompose;
 
 pub use recompose::recompose;
 
-use crate::graph::{FactoredLayer, Graph, InputFactor, LayerShape, factored_layers, layer_of};
+use crate::graph::{FactoredLayer, Graph, InputFactor, LayerShape, factored_layers, is_of_layer};
 
 /// What becomes of factored layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,9 +130,7 @@ pub fn fold(graph: &Graph, config: &FoldConfig) -> Result<(Graph, FoldSummary), 
     for (reader, factor) in input::join_inputs(&mut result, joins) {
         // The kernel reads all channels again.
         let mut layers = summary.layers.iter_mut();
-        let is_read_by =
-            |layer: &&mut FoldedLayer| layer.name == reader || layer.name == layer_of(&reader);
-        if let Some(layer) = layers.find(is_read_by) {
+        if let Some(layer) = layers.find(|layer| is_of_layer(&reader, &layer.name)) {
             layer.shape.n = layer.shape.n / factor.rank.max(1) * factor.shape.n;
             layer.params = params(layer.shape, layer.rank, layer.form);
         }

@@ -20,6 +20,11 @@ pub(crate) fn layer_of(node: &str) -> &str {
         .unwrap_or(node)
 }
 
+/// Whether `node` computes `layer`: by its own name, which a file that was compressed before has, or as a factor of it.
+pub(crate) fn is_of_layer(node: &str, layer: &str) -> bool {
+    node == layer || layer_of(node) == layer
+}
+
 /// What the two factors are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FactoredKind {

@@ -24,7 +24,7 @@ pub use activation::{Activation, GeluForm};
 pub use arity::Arity;
 pub use factor_matrices::FactorMatrices;
 pub use factored::{FactoredKind, FactoredLayer, factored_layers};
-pub(crate) use factored::{OUTPUT_SCALE, Uses, layer_of, optional};
+pub(crate) use factored::{OUTPUT_SCALE, Uses, is_of_layer, layer_of, optional};
 pub use infer::{
     AxisSlice, InferError, Inferred, MAX_CONSTANT, Operands, broadcast, infer, infer_images,
 };

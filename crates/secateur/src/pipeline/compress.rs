@@ -3,7 +3,7 @@
 use super::checks::{check, reject_infeasible};
 use super::clock::Clock;
 use super::latency::{LIMIT, latency, latency_before, threads};
-use super::opening::{HeadPlan, check_runtime, open};
+use super::opening::{Opened, open};
 use super::outcome::{Outcome, drop, layer_results, target_results};
 use super::rounds::Context;
 use super::stages::{decompose_config, fit_config, shapes, source, teacher, transfer_network};
@@ -64,9 +64,12 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let mut clock = Clock::default();
     check(settings)?;
     check_writable(job.output)?;
-    let runtime = verify::open(settings.verify.runtime, job.runtime_options)?;
-    let (model, prepared) = open(job.model, settings, progress)?;
-    check_runtime(&*runtime, job.model, &model, &prepared)?;
+    let Opened {
+        model,
+        prepared,
+        head,
+        runtime,
+    } = open(job.model, settings, job.runtime_options, progress)?;
     let mut for_file = settings.clone();
     if !prepared.dataset.has_labels() {
         // What is inside a file for a fixed number of images may count on it.
@@ -95,10 +98,6 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     remove_leftovers(job.output);
     run.write_json("splits.json", &prepared.members())?;
 
-    let head = match prepared.dataset.has_labels() {
-        true => Some(HeadPlan::of(&model.graph, &prepared, settings)?),
-        false => None,
-    };
     if let Some(head) = head.as_ref().filter(|head| !head.is_kept()) {
         progress.note(&head.text);
     }

@@ -2,7 +2,7 @@
 
 use super::checks::check;
 use super::inspect::{inspect_graph, preprocess_text};
-use super::opening::{HeadPlan, check_runtime, open};
+use super::opening::{Opened, open};
 use super::stages::{decompose_config, shapes, transfer_epochs};
 use super::{Original, PipelineError, Prepared, Removal, Settings, Target};
 use crate::cost;
@@ -36,19 +36,18 @@ pub fn foresee(
     progress: &dyn Progress,
 ) -> Result<PlanReport, PipelineError> {
     check(settings)?;
-    let runtime = verify::open(settings.verify.runtime, options)?;
-    let (model, prepared) = open(path, settings, progress)?;
-    check_runtime(&*runtime, path, &model, &prepared)?;
+    let Opened {
+        model,
+        prepared,
+        head,
+        ..
+    } = open(path, settings, options, progress)?;
     let graph = &model.graph;
     let (dataset, preprocess) = (&prepared.dataset, &prepared.preprocess);
     let size = [preprocess.height, preprocess.width];
     let bytes = onnx::to_bytes_for(path, &model)?.len() as u64;
     let mut network = inspect_graph(graph, Some(size), &path.display().to_string(), bytes)?;
     let classes = dataset.classes().len();
-    let head = match dataset.has_labels() {
-        true => Some(HeadPlan::of(graph, &prepared, settings)?),
-        false => None,
-    };
     let kept_head = head.as_ref().and_then(|head| head.kept.as_deref());
     let config = decompose_config(settings, kept_head)?;
     for record in examine(graph, &config)?.layers {

@@ -125,6 +125,18 @@ mod tests {
             .0
     }
 
+    fn settings() -> Settings {
+        let mut settings = Settings {
+            data: DataSettings {
+                preprocess: Some("unit".to_owned()),
+                ..DataSettings::default()
+            },
+            ..Settings::default()
+        };
+        settings.prune.statistics_images = IMAGES;
+        settings
+    }
+
     fn outputs(graph: &Graph, prepared: &Prepared, settings: &Settings) -> Vec<f64> {
         let engine = NativeEngine::new();
         let names = vec![graph.outputs[0].name.clone()];
@@ -141,14 +153,7 @@ mod tests {
     #[test]
     fn a_cut_of_one_direction_costs_its_score() {
         let graph = network();
-        let mut settings = Settings {
-            data: DataSettings {
-                preprocess: Some("unit".to_owned()),
-                ..DataSettings::default()
-            },
-            ..Settings::default()
-        };
-        settings.prune.statistics_images = IMAGES;
+        let settings = settings();
         let prepared = prepare(&graph, &settings.data, settings.seed, &Silent).unwrap();
         let scoring = Scoring {
             engine: &NativeEngine::new(),
@@ -204,14 +209,7 @@ mod tests {
     #[test]
     fn a_channel_costs_what_the_output_loses_without_it() {
         let graph = network();
-        let mut settings = Settings {
-            data: DataSettings {
-                preprocess: Some("unit".to_owned()),
-                ..DataSettings::default()
-            },
-            ..Settings::default()
-        };
-        settings.prune.statistics_images = IMAGES;
+        let mut settings = settings();
         settings.prune.removes = Removal::Channels;
         let prepared = prepare(&graph, &settings.data, settings.seed, &Silent).unwrap();
         let scoring = Scoring {

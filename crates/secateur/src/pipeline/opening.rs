@@ -8,37 +8,56 @@ use crate::graph::{Graph, factored_layers, infer_images};
 use crate::onnx::{self, Model};
 use crate::progress::Progress;
 use crate::transfer::{Ending, HeadChoice, TransferError, ending, with_new_head};
-use crate::verify::Runtime;
+use crate::verify::{self, Runtime};
 use ndarray::{ArcArray, IxDyn};
 use std::path::Path;
 
-/// Opens the network and the data of `compress`, and refuses what the run could not end with.
+/// What a run of `compress` works with.
+pub(super) struct Opened {
+    pub model: Model,
+    pub prepared: Prepared,
+    /// What becomes of the head, where the images have labels.
+    pub head: Option<HeadPlan>,
+    /// Has run the network.
+    pub runtime: Box<dyn Runtime>,
+}
+
+/// Opens the network, the data and the runtime of `compress`, and refuses what the run could not end with.
 ///
 /// # Errors
 /// [`PipelineError`] names what does not go together, and the way out.
 pub(super) fn open(
     path: &Path,
     settings: &Settings,
+    options: &verify::Options,
     progress: &dyn Progress,
-) -> Result<(Model, Prepared), PipelineError> {
+) -> Result<Opened, PipelineError> {
+    let runtime = verify::open(settings.verify.runtime, options)?;
     let model = whole(onnx::read(path)?)?;
     check_scores(&model.graph)?;
     let prepared = prepare(&model.graph, &settings.data, settings.seed, progress)?;
     let prepared = in_known_order(&model.graph, prepared)?;
     check_labels(settings, prepared.dataset.has_labels())?;
-    if prepared.dataset.has_labels() {
+    let head = if prepared.dataset.has_labels() {
         check_batch(&model.graph, &prepared)?;
-        HeadPlan::of(&model.graph, &prepared, settings)?;
+        Some(HeadPlan::of(&model.graph, &prepared, settings)?)
     } else {
         check_outputs(&model.graph, &prepared)?;
-    }
+        None
+    };
     if prepared.dataset.is_empty(Split::Val) {
         return Err(PipelineError::NoValidationImages);
     }
     if prepared.dataset.is_empty(Split::Test) {
         return Err(PipelineError::NoTestImages);
     }
-    Ok((model, prepared))
+    check_runtime(&*runtime, path, &model, &prepared)?;
+    Ok(Opened {
+        model,
+        prepared,
+        head,
+        runtime,
+    })
 }
 
 /// The model, factored layers that are larger than one kernel being one again, which is exact: a run decomposes for itself.
@@ -71,7 +90,7 @@ pub(super) fn check_batch(graph: &Graph, prepared: &Prepared) -> Result<(), Pipe
 ///
 /// # Errors
 /// [`PipelineError::Load`] with the runtime's own words.
-pub(super) fn check_runtime(
+fn check_runtime(
     runtime: &dyn Runtime,
     path: &Path,
     model: &Model,
@@ -275,7 +294,7 @@ mod tests {
         let mut b = Builder::new(1);
         let made = b.conv("conv", "x", [2, 1, 3, 3], 1);
         let good = b.output(&made);
-        let runtime = crate::verify::open(RuntimeKind::Tract, &Options::default()).unwrap();
+        let runtime = verify::open(RuntimeKind::Tract, &Options::default()).unwrap();
         let check = |graph: &Graph| {
             let data = prepared(graph);
             let model = Model::new(graph.clone());

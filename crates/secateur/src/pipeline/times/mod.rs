@@ -8,7 +8,7 @@ use super::latency::{latency, latency_shape};
 use super::rounds::Context;
 use crate::cost::{self, Cost};
 use crate::fold::{FoldConfig, fold};
-use crate::graph::{FactoredLayer, Graph, factored_layers, infer_images, layer_of};
+use crate::graph::{FactoredLayer, Graph, factored_layers, infer_images, is_of_layer, layer_of};
 use crate::onnx;
 use crate::prune::RankTimes;
 use curve::{Curve, Measured};
@@ -184,7 +184,7 @@ pub(super) fn whole(context: &Context<'_>, graph: &Graph) -> Result<u64, Pipelin
 fn macs_of(cost: &Cost, layer: &str) -> u64 {
     let nodes = cost.layers.iter();
     nodes
-        .filter(|node| node.node == layer || layer_of(&node.node) == layer)
+        .filter(|node| is_of_layer(&node.node, layer))
         .map(|node| node.macs)
         .sum()
 }

@@ -6,6 +6,7 @@ use super::latency::{LIMIT, latency, latency_before, threads};
 use super::opening::{Opened, open};
 use super::outcome::{Outcome, drop, layer_results, target_results};
 use super::rounds::Context;
+use super::run::{NETWORK, REPORT};
 use super::stages::{decompose_config, fit_config, shapes, source, teacher, transfer_network};
 use super::task::Task;
 use super::ways::prune_in_rounds;
@@ -96,6 +97,9 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     }
     let run = Run::open(job.run, &key, job.resume, progress)?;
     remove_leftovers(job.output);
+    if let Some(report) = run.finished()? {
+        return again(job, &run, report);
+    }
     run.write_json("splits.json", &prepared.members())?;
 
     if let Some(head) = head.as_ref().filter(|head| !head.is_kept()) {
@@ -178,7 +182,7 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
     let outcome = clock.time("verify", || {
         Outcome::of(&context, &tuned, &before_bytes, &after_bytes)
     })?;
-    write_atomic(&run.path("model.onnx"), &after_bytes)?;
+    write_atomic(&run.path(NETWORK), &after_bytes)?;
     write_atomic(job.output, &after_bytes)?;
     let files = [("before", &before_bytes[..]), ("after", &after_bytes[..])];
     let latency = clock.time("latency", || latency(&context, &files, LIMIT))?;
@@ -221,10 +225,28 @@ pub fn compress(job: &Job<'_>) -> Result<CompressReport, PipelineError> {
         engine: engine.name().to_owned(),
         model: job.output.display().to_string(),
     };
-    run.write_json("report.json", &report)?;
+    run.write_json(REPORT, &report)?;
     write_atomic(&run.path("report.md"), report.to_markdown().as_bytes())?;
     write_atomic(&run.path("report.html"), report.to_html()?.as_bytes())?;
     run.finish()?;
+    Ok(report)
+}
+
+/// The result of a run that is at its end: its file and its report.
+fn again(
+    job: &Job<'_>,
+    run: &Run,
+    mut report: CompressReport,
+) -> Result<CompressReport, PipelineError> {
+    job.progress
+        .note("the run is finished: this is its result (`--anew` computes it again)");
+    let made = run.path(NETWORK);
+    let bytes = std::fs::read(&made).map_err(|problem| PipelineError::Run {
+        folder: job.run.to_owned(),
+        problem: format!("cannot read its `{NETWORK}`: {problem}"),
+    })?;
+    write_atomic(job.output, &bytes)?;
+    report.model = job.output.display().to_string();
     Ok(report)
 }
 

@@ -18,14 +18,18 @@ use std::sync::Arc;
 
 /// There while a run has not come to its end.
 const UNFINISHED: &str = "unfinished";
+/// The network that `compress` makes.
+pub(super) const NETWORK: &str = "model.onnx";
+/// What `compress` reports of it.
+pub(super) const REPORT: &str = "report.json";
 /// What a run writes beside its checkpoints.
 const RESULTS: [&str; 9] = [
     "channels.json",
     "history.jsonl",
-    "model.onnx",
+    NETWORK,
     "plan.json",
     "report.html",
-    "report.json",
+    REPORT,
     "report.md",
     "splits.json",
     UNFINISHED,
@@ -51,6 +55,8 @@ pub struct Run {
     folder: PathBuf,
     /// What the names of its stages start with.
     branch: String,
+    /// Whether the run that is to go on has come to its end already.
+    is_finished: bool,
     /// The locked file.
     _lock: Arc<File>,
 }
@@ -104,12 +110,13 @@ impl Run {
         resume: Resume,
         progress: &dyn Progress,
     ) -> Result<Self, PipelineError> {
-        let run = Self {
+        let mut run = Self {
             folder: folder.to_owned(),
             branch: String::new(),
+            is_finished: false,
             _lock: Arc::new(lock(folder)?),
         };
-        let (ours, given) = (run.path("model.onnx"), Path::new(&key.model));
+        let (ours, given) = (run.path(NETWORK), Path::new(&key.model));
         if let (Ok(ours), Ok(given)) = (ours.canonicalize(), given.canonicalize())
             && ours == given
         {
@@ -150,7 +157,9 @@ impl Run {
                 "run folder `{}`: nothing there to go on with, so the run begins anew",
                 folder.display()
             )),
-            (Resume::Yes, Ok(_)) => {}
+            (Resume::Yes, Ok(_)) => {
+                run.is_finished = !run.path(UNFINISHED).exists() && run.path(REPORT).exists();
+            }
             (Resume::No | Resume::Anew, _) => run.clear()?,
         }
         let checkpoints = run.path("checkpoints");
@@ -158,9 +167,22 @@ impl Run {
             .map_err(|e| run.problem(&format!("cannot create it: {e}")))?;
         remove_leftovers_in(&run.folder);
         remove_leftovers_in(&checkpoints);
-        write_atomic(&config, text.as_bytes())?;
-        write_atomic(&run.path(UNFINISHED), b"")?;
+        if !run.is_finished {
+            write_atomic(&config, text.as_bytes())?;
+            write_atomic(&run.path(UNFINISHED), b"")?;
+        }
         Ok(run)
+    }
+
+    /// The report of a run that was to go on and is at its end already.
+    ///
+    /// # Errors
+    /// [`PipelineError`] where the report is damaged.
+    pub fn finished<R: DeserializeOwned>(&self) -> Result<Option<R>, PipelineError> {
+        match self.is_finished {
+            true => self.read_json(REPORT),
+            false => Ok(None),
+        }
     }
 
     /// Tells that nothing is left to do: without being asked to go on, the same command may begin anew.

@@ -6,8 +6,8 @@ use crate::decompose::Basis;
 use crate::graph::{Graph, Op, infer_images};
 use crate::importance::{ChannelScore, Score};
 use crate::tensor::ElementType;
-use crate::train::Curvature;
-use crate::transfer::InsertBatchNorm;
+use crate::train::{Curvature, Trainable};
+use crate::transfer::{InsertBatchNorm, Weights};
 
 fn wrong(setting: &'static str, value: &str, want: &'static str) -> Result<(), PipelineError> {
     Err(PipelineError::Setting {
@@ -17,8 +17,23 @@ fn wrong(setting: &'static str, value: &str, want: &'static str) -> Result<(), P
     })
 }
 
+/// Settings that no transfer can have.
+pub(super) fn check_transfer(settings: &Settings) -> Result<(), PipelineError> {
+    let transfer = &settings.transfer;
+    if transfer.weights == Weights::Random && transfer.trainable != Trainable::All {
+        let want = "`all` (`--transfer all`) with random weights, which do nothing as they are";
+        let value = format!("{:?}", transfer.trainable).to_lowercase();
+        return wrong("trainable", &value, want);
+    }
+    if settings.data.batch_size == 0 {
+        return wrong("batch-size", "0", "at least 1");
+    }
+    Ok(())
+}
+
 /// Settings that no run can have.
 pub(super) fn check(settings: &Settings) -> Result<(), PipelineError> {
+    check_transfer(settings)?;
     let prune = &settings.prune;
     let step = prune.step();
     if !(step > 0.0 && step < 1.0) {
@@ -39,9 +54,6 @@ pub(super) fn check(settings: &Settings) -> Result<(), PipelineError> {
     if prune.channel_score != ChannelScore::default() && prune.removes == Removal::Basis {
         let want = "`measured`, or channels that may go: `--remove channels` or `--double`";
         return wrong("channel-score", prune.channel_score.name(), want);
-    }
-    if settings.data.batch_size == 0 {
-        return wrong("batch-size", "0", "at least 1");
     }
     if !(0.0..=1.0).contains(&prune.distillation) {
         let value = prune.distillation.to_string();
@@ -92,6 +104,10 @@ pub(super) fn check_labels(settings: &Settings, has_labels: bool) -> Result<(), 
     if settings.transfer.insert_batch_norm == InsertBatchNorm::Yes {
         let want = "`no`, as the images have no labels to train by";
         return wrong("insert-batch-norm", "yes", want);
+    }
+    if settings.transfer.weights == Weights::Random {
+        let want = "`given`, as the images have no labels to train by";
+        return wrong("weights", "random", want);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The single stages, file to file.
 
-use super::checks::check_scores;
+use super::checks::{check_scores, check_transfer};
 use super::inspect::inspect_graph;
 use super::opening::{check_batch, in_known_order};
 use super::stages::{source, transfer_network};
@@ -43,6 +43,7 @@ pub struct TransferJob<'j> {
 /// [`PipelineError`] names what stands in the way.
 pub fn transfer_file(job: &TransferJob<'_>) -> Result<StageReport, PipelineError> {
     let (settings, engine, progress) = (job.settings, job.engine, job.progress);
+    check_transfer(settings)?;
     check_writable(job.output)?;
     let model = onnx::read(job.model)?;
     check_scores(&model.graph)?;

@@ -17,7 +17,7 @@ use crate::prune::Per;
 use crate::report::{Feasibility, PlanReport};
 use crate::tensor::Floats;
 use crate::train::Trainable;
-use crate::transfer::{Ending, InsertBatchNorm};
+use crate::transfer::{Ending, InsertBatchNorm, Weights};
 use crate::verify;
 use std::path::Path;
 
@@ -112,13 +112,18 @@ fn transfer(settings: &Settings, head: &str, epochs: u64) -> String {
         Trainable::Scaling => "scales, biases, batch norm and the head",
         Trainable::All => "all weights",
     };
+    let weights = match settings.transfer.weights {
+        Weights::Given => "",
+        Weights::Random => "all weights are drawn anew; ",
+    };
     let batch_norm = match settings.transfer.insert_batch_norm {
         InsertBatchNorm::No => "",
         InsertBatchNorm::Yes => "batch norm is inserted; ",
     };
+    let start = format!("{weights}{batch_norm}{head}");
     match epochs {
-        0 => format!("{batch_norm}{head}; nothing is trained"),
-        epochs => format!("{batch_norm}{head}; {trained} are trained for up to {epochs} passes"),
+        0 => format!("{start}; nothing is trained"),
+        epochs => format!("{start}; {trained} are trained for up to {epochs} passes"),
     }
 }
 

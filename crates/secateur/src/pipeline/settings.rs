@@ -7,7 +7,7 @@ use crate::exec::EngineKind;
 use crate::importance::{ChannelScore, Score};
 use crate::prune::Per;
 use crate::train::{Curvature, Trainable};
-use crate::transfer::{HeadChoice, InsertBatchNorm};
+use crate::transfer::{HeadChoice, InsertBatchNorm, Weights};
 use crate::verify::RuntimeKind;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -77,15 +77,17 @@ impl Default for DataSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct TransferSettings {
+    /// Which weights the network starts from (given).
+    pub weights: Weights,
     /// What is trained (scaling).
     pub trainable: Trainable,
     /// What becomes of the network's head (auto).
     pub head: HeadChoice,
     /// Whether batch norm is inserted (no).
     pub insert_batch_norm: InsertBatchNorm,
-    /// Passes over the training images; where absent 0 for a head that fits, else 10.
+    /// Passes over the training images; where absent 0 for a head that fits and weights of the file, else 10.
     pub epochs: Option<u64>,
-    /// Peak learning rate of Adam; where absent 0.0003 for all weights, else 0.002.
+    /// Peak learning rate of Adam; where absent 0.0003 for all weights, 0.001 for random ones, else 0.002.
     pub lr: Option<f32>,
     /// Decoupled weight decay of weights (0.01).
     pub weight_decay: f32,
@@ -96,6 +98,7 @@ pub struct TransferSettings {
 impl Default for TransferSettings {
     fn default() -> Self {
         Self {
+            weights: Weights::Given,
             trainable: Trainable::Scaling,
             head: HeadChoice::Auto,
             insert_batch_norm: InsertBatchNorm::No,

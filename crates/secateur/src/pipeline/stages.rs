@@ -13,7 +13,10 @@ use crate::train::{
     CheckpointStore, FitConfig, Rule, Schedule, Source, Teacher, Trainable, has_batch_norm,
     steps_per_epoch,
 };
-use crate::transfer::{InsertBatchNorm, TransferConfig, TransferSummary, transfer};
+use crate::transfer::{
+    InsertBatchNorm, TransferConfig, TransferSummary, Weights, transfer, with_random_weights,
+};
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -21,6 +24,8 @@ use std::sync::Arc;
 // small steps; scaling factors, affines and heads bear larger ones.
 const LR_ALL: f32 = 3e-4;
 const LR_FEW: f32 = 2e-3;
+// Kingma and Ba's own (arXiv 1412.6980), for weights that know nothing yet.
+const LR_RANDOM: f32 = 1e-3;
 
 // Passes over the training images for a new head.
 const NEW_HEAD_EPOCHS: u64 = 10;
@@ -88,10 +93,17 @@ pub fn transfer_network(
     let source = source(prepared, settings);
     let choice = &settings.transfer;
     let epochs = transfer_epochs(settings, HeadPlan::of(graph, prepared, settings)?.is_kept());
-    let lr = choice.lr.unwrap_or(match choice.trainable {
-        Trainable::All => LR_ALL,
-        Trainable::Head | Trainable::Scaling => LR_FEW,
-    });
+    let start = match choice.weights {
+        Weights::Given => Cow::Borrowed(graph),
+        Weights::Random => Cow::Owned(with_random_weights(graph, settings.seed)),
+    };
+    let lr = choice
+        .lr
+        .unwrap_or(match (choice.trainable, choice.weights) {
+            (Trainable::All, Weights::Given) => LR_ALL,
+            (Trainable::All, Weights::Random) => LR_RANDOM,
+            (Trainable::Head | Trainable::Scaling, _) => LR_FEW,
+        });
     let per_epoch = steps_per_epoch(&source);
     let mut fit = fit_config(settings, lr, epochs * per_epoch);
     fit.check_every = per_epoch;
@@ -112,7 +124,7 @@ pub fn transfer_network(
         statistics_images: settings.prune.batch_norm_images,
         fit,
     };
-    let (mut graph, summary) = transfer(engine, graph, &source, &config, store, progress)?;
+    let (mut graph, summary) = transfer(engine, &start, &source, &config, store, progress)?;
     prepared.describe(&mut graph);
     Ok(Trained { graph, summary })
 }
@@ -120,10 +132,11 @@ pub fn transfer_network(
 /// Passes over the training images in the transfer stage; `fits` tells whether the network's own
 /// head stays.
 pub(super) fn transfer_epochs(settings: &Settings, fits: bool) -> u64 {
-    settings
-        .transfer
+    let choice = &settings.transfer;
+    let is_ready = fits && choice.weights == Weights::Given;
+    choice
         .epochs
-        .unwrap_or(if fits { 0 } else { NEW_HEAD_EPOCHS })
+        .unwrap_or(if is_ready { 0 } else { NEW_HEAD_EPOCHS })
 }
 
 /// `graph` with its layers as they would be exported, batch norm kept: what trains no scaling factors is

@@ -22,7 +22,7 @@ pub use fit::{CheckRecord, FitConfig, FitSummary, Schedule, StepRecord, fit, ste
 pub use loss::{Loss, cross_entropy, predicted_class};
 pub use moments::{ChannelAxis, Curvature, MomentsConfig, Wanted, channel_costs, output_moments};
 pub use optimizer::{Optimizer, Rule};
-pub use trainable::{Trainable, names};
+pub use trainable::{Role, Trainable, names, parameters};
 
 use crate::data::{Augment, Batch, DataError, Dataset, Order, Preprocess, Split};
 

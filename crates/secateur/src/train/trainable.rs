@@ -1,6 +1,6 @@
 //! Which initializers are trained.
 
-use crate::graph::{Arithmetic, Graph, Op, factored_layers};
+use crate::graph::{Arithmetic, Graph, Node, Op, factored_layers, optional};
 use crate::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -17,6 +17,19 @@ pub enum Trainable {
     All,
 }
 
+/// What a trained initializer is to the node that reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Multiplied with what the layer reads, and summed.
+    Weight,
+    /// A factor for each channel.
+    Scale,
+    /// An addend for each channel.
+    Shift,
+    /// The slope of `PRelu` below zero.
+    Slope,
+}
+
 /// Names of the `f32` initializers that `trainable` stands for, sorted. `head` names the
 /// classifier's node.
 ///
@@ -30,82 +43,106 @@ pub fn names(graph: &Graph, trainable: Trainable, head: Option<&str>) -> Vec<Str
         .filter(|node| matches!(node.op, Op::BatchNormalization { .. }))
         .filter_map(|node| node.inputs.first().map(String::as_str))
         .collect();
-    let layers = factored_layers(graph);
-    let factors: BTreeSet<&str> = layers.iter().map(|layer| layer.factors.as_str()).collect();
-    for node in &graph.nodes {
+    for (node, parameters) in parameters(graph) {
         let is_head = head == Some(node.name.as_str());
-        let input = |slot: usize| node.inputs.get(slot).map(String::as_str).unwrap_or("");
-        let (weights, biases): (Vec<&str>, Vec<&str>) = match &node.op {
-            Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } => {
-                (vec![input(1)], vec![input(2)])
-            }
-            Op::MatMul => (vec![input(0), input(1)], vec![]),
-            Op::BatchNormalization { .. }
-            | Op::LayerNormalization { .. }
-            | Op::InstanceNormalization { .. }
-            | Op::GroupNormalization { .. } => (vec![], vec![input(1), input(2)]),
-            Op::PRelu => (vec![input(1)], vec![]),
-            // A factor or an addend for each channel: scaling factors, output scales, biases of
-            // `MatMul`. A single number is a constant of the architecture, where it is not the scaling
-            // factor of a layer of one direction.
-            Op::Arithmetic(Arithmetic::Mul | Arithmetic::Add) => (
-                vec![],
-                vec![input(0), input(1)]
-                    .into_iter()
-                    .filter(|name| factors.contains(name) || is_per_channel(graph, name))
-                    .collect(),
-            ),
-            Op::Arithmetic(Arithmetic::Sub | Arithmetic::Div | Arithmetic::Pow)
-            | Op::Activation(_)
-            | Op::Clip { .. }
-            | Op::Variadic(_)
-            | Op::Concat { .. }
-            | Op::MaxPool(_)
-            | Op::AveragePool(_)
-            | Op::GlobalAveragePool
-            | Op::Reduce { .. }
-            | Op::ArgMax { .. }
-            | Op::GlobalMaxPool
-            | Op::Resize(_)
-            | Op::Upsample { .. }
-            | Op::DepthToSpace { .. }
-            | Op::SpaceToDepth { .. }
-            | Op::Split { .. }
-            | Op::Expand
-            | Op::Where
-            | Op::Flatten { .. }
-            | Op::Reshape { .. }
-            | Op::Transpose { .. }
-            | Op::Squeeze { .. }
-            | Op::Unsqueeze { .. }
-            | Op::Slice { .. }
-            | Op::Pad { .. }
-            | Op::Softmax(_)
-            | Op::LogSoftmax(_)
-            | Op::Dropout { .. }
-            | Op::Identity
-            | Op::Lrn { .. }
-            | Op::Cast { .. }
-            | Op::Shape { .. }
-            | Op::Gather { .. }
-            | Op::ConstantOfShape { .. } => (vec![], vec![]),
-        };
         let before_batch_norm = node
             .outputs
             .first()
             .is_some_and(|output| normalised.contains(output.as_str()));
-        if is_head || trainable == Trainable::All {
-            names.extend(weights);
-        }
-        if is_head || (trainable != Trainable::Head && !before_batch_norm) {
-            names.extend(biases);
+        for (role, name) in parameters {
+            let is_trained = match role {
+                Role::Weight => trainable == Trainable::All,
+                Role::Scale | Role::Shift | Role::Slope => {
+                    trainable != Trainable::Head && !before_batch_norm
+                }
+            };
+            if is_head || is_trained {
+                names.insert(name.to_owned());
+            }
         }
     }
-    names
-        .into_iter()
-        .filter(|name| matches!(graph.initializers.get(*name), Some(Tensor::F32(_))))
-        .map(str::to_owned)
-        .collect()
+    names.into_iter().collect()
+}
+
+/// The `f32` initializers that training can change, node by node.
+#[must_use]
+pub fn parameters(graph: &Graph) -> Vec<(&Node, Vec<(Role, &str)>)> {
+    let layers = factored_layers(graph);
+    let factors: BTreeSet<&str> = layers.iter().map(|layer| layer.factors.as_str()).collect();
+    let is_trained = |name: &str| matches!(graph.initializers.get(name), Some(Tensor::F32(_)));
+    let of_node = |node| {
+        let read = roles(graph, node, &factors).into_iter();
+        let found = read.filter_map(|(role, slot)| Some((role, optional(node, slot)?)));
+        (node, found.filter(|(_, name)| is_trained(name)).collect())
+    };
+    graph.nodes.iter().map(of_node).collect()
+}
+
+/// Which inputs of `node` hold what training can change.
+fn roles(graph: &Graph, node: &Node, factors: &BTreeSet<&str>) -> Vec<(Role, usize)> {
+    match &node.op {
+        Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm { .. } => {
+            vec![(Role::Weight, 1), (Role::Shift, 2)]
+        }
+        Op::MatMul => vec![(Role::Weight, 0), (Role::Weight, 1)],
+        Op::BatchNormalization { .. }
+        | Op::LayerNormalization { .. }
+        | Op::InstanceNormalization { .. }
+        | Op::GroupNormalization { .. } => vec![(Role::Scale, 1), (Role::Shift, 2)],
+        Op::PRelu => vec![(Role::Slope, 1)],
+        // A factor or an addend for each channel: scaling factors, output scales, biases of
+        // `MatMul`. A single number is a constant of the architecture, where it is not the scaling
+        // factor of a layer of one direction.
+        Op::Arithmetic(arithmetic @ (Arithmetic::Mul | Arithmetic::Add)) => {
+            let role = match arithmetic {
+                Arithmetic::Mul => Role::Scale,
+                _ => Role::Shift,
+            };
+            let is_one = |&slot: &usize| {
+                optional(node, slot)
+                    .is_some_and(|name| factors.contains(name) || is_per_channel(graph, name))
+            };
+            [0, 1]
+                .into_iter()
+                .filter(is_one)
+                .map(|slot| (role, slot))
+                .collect()
+        }
+        Op::Arithmetic(Arithmetic::Sub | Arithmetic::Div | Arithmetic::Pow)
+        | Op::Activation(_)
+        | Op::Clip { .. }
+        | Op::Variadic(_)
+        | Op::Concat { .. }
+        | Op::MaxPool(_)
+        | Op::AveragePool(_)
+        | Op::GlobalAveragePool
+        | Op::Reduce { .. }
+        | Op::ArgMax { .. }
+        | Op::GlobalMaxPool
+        | Op::Resize(_)
+        | Op::Upsample { .. }
+        | Op::DepthToSpace { .. }
+        | Op::SpaceToDepth { .. }
+        | Op::Split { .. }
+        | Op::Expand
+        | Op::Where
+        | Op::Flatten { .. }
+        | Op::Reshape { .. }
+        | Op::Transpose { .. }
+        | Op::Squeeze { .. }
+        | Op::Unsqueeze { .. }
+        | Op::Slice { .. }
+        | Op::Pad { .. }
+        | Op::Softmax(_)
+        | Op::LogSoftmax(_)
+        | Op::Dropout { .. }
+        | Op::Identity
+        | Op::Lrn { .. }
+        | Op::Cast { .. }
+        | Op::Shape { .. }
+        | Op::Gather { .. }
+        | Op::ConstantOfShape { .. } => Vec::new(),
+    }
 }
 
 fn is_per_channel(graph: &Graph, name: &str) -> bool {

@@ -6,10 +6,12 @@
 
 mod batch_norm;
 mod head;
+mod random;
 mod ridge;
 
 pub use batch_norm::insert_batch_norm;
 pub use head::{Ending, Head, NewHead, ending, with_new_head};
+pub use random::{Weights, with_random_weights};
 pub use ridge::RidgeSummary;
 
 use crate::exec::{BatchNormMode, Engine};

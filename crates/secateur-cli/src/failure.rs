@@ -8,12 +8,13 @@ use secateur::files::WriteError;
 use secateur::graph::GraphError;
 use secateur::pipeline::PipelineError;
 use secateur::progress::Stopped;
+use secateur::study::StudyError;
 use std::path::Path;
 
 /// Prints `error: ...` and `hint: ...` to stderr.
 pub fn print(error: &Error) {
     // Some parsers draw over several lines; an error is one.
-    let text = format!("{error:#}");
+    let text = whole(error);
     let text: Vec<&str> = text.split_whitespace().collect();
     let (text, stopped) = (text.join(" "), Stopped.to_string());
     // An end that the user asked for is no fault of the file at hand.
@@ -25,6 +26,18 @@ pub fn print(error: &Error) {
     if let Some(hint) = hint(error) {
         line(&format!("hint: {hint}"));
     }
+}
+
+/// The error and its causes, but for those that it tells of itself.
+fn whole(error: &Error) -> String {
+    error.chain().fold(String::new(), |text, cause| {
+        let cause = cause.to_string();
+        match text.is_empty() {
+            true => cause,
+            false if text.contains(&cause) => text,
+            false => format!("{text}: {cause}"),
+        }
+    })
 }
 
 /// An error that is about a network, with the name of its file where the message lacks it.
@@ -84,6 +97,10 @@ fn hint(error: &Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(error) = cause.downcast_ref::<PipelineError>() {
             pipeline_hint(error)
+        } else if let Some(StudyError::Arm { problem, .. } | StudyError::Run { problem, .. }) =
+            cause.downcast_ref::<StudyError>()
+        {
+            pipeline_hint(problem)
         } else if let Some(error) = cause.downcast_ref::<DecomposeError>() {
             decompose_hint(error)
         } else if let Some(error) = cause.downcast_ref::<GraphError>() {

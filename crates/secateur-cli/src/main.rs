@@ -68,5 +68,6 @@ fn run(command: &Command) -> anyhow::Result<Outcome> {
         Command::Verify(args) => commands::verify::run(args, &progress),
         Command::Bench(args) => commands::bench::run(args, &progress),
         Command::Report(args) => commands::report::run(args),
+        Command::Study(args) => commands::study::run(args, &progress),
     }
 }

@@ -109,6 +109,19 @@ fn an_empty_data_folder_is_an_error() {
 }
 
 #[test]
+fn a_data_folder_that_is_not_there_is_an_error_that_says_its_cause_once() {
+    let place = Place::new();
+    let model = place.fixture("small.onnx");
+    let ran = fails(&place, &compress(&model, &[]), &["`images`", "os error 2"]);
+    assert_eq!(
+        ran.error().matches("os error 2").count(),
+        1,
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn one_class_alone_is_an_error() {
     let place = Place::new();
     let model = place.fixture("small.onnx");

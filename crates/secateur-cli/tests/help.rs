@@ -7,7 +7,7 @@ mod command;
 use command::{Place, assert_committed};
 use std::path::Path;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "demo",
     "inspect",
     "compress",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 11] = [
     "verify",
     "bench",
     "report",
+    "study",
 ];
 
 #[test]

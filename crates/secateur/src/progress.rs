@@ -42,3 +42,13 @@ pub struct Stopped;
 pub struct Silent;
 
 impl Progress for Silent {}
+
+/// Says nothing of work inside other work, which the user can stop all the same.
+#[derive(Clone, Copy)]
+pub struct Within<'p>(pub &'p dyn Progress);
+
+impl Progress for Within<'_> {
+    fn is_stopped(&self) -> bool {
+        self.0.is_stopped()
+    }
+}

@@ -90,17 +90,18 @@ fn a_stopped_training_goes_on_from_its_step_and_ends_with_the_same_network() {
     let (wanted, summary) = train(&graph, &mut file("straight"), &Silent).unwrap();
     assert_eq!(summary.checks.len(), 4);
 
-    let stop = StopAfter(AtomicU64::new(7));
-    let stopped = train(&graph, &mut file("stopped"), &stop);
-    assert!(
-        matches!(stopped, Err(TrainError::Stopped(_))),
-        "{stopped:?}"
-    );
-    let state = file("stopped").load().unwrap().unwrap();
-    assert_eq!((state.step, state.loss_count), (7, 2));
-    let (found, resumed) = train(&graph, &mut file("stopped"), &Silent).unwrap();
-    assert_eq!(resumed, summary);
-    assert!(found.initializers == wanted.initializers);
+    // Between two steps, in the check after the fifth, and in the last one.
+    for (step, unchecked) in [(7, 2), (5, 5), (STEPS, 2)] {
+        let name = format!("stopped after {step}");
+        let stop = StopAfter(AtomicU64::new(step));
+        let stopped = train(&graph, &mut file(&name), &stop).unwrap_err();
+        assert!(stopped.to_string().starts_with("stopped"), "{stopped}");
+        let state = file(&name).load().unwrap().unwrap();
+        assert_eq!((state.step, state.loss_count), (step, unchecked));
+        let (found, resumed) = train(&graph, &mut file(&name), &Silent).unwrap();
+        assert_eq!(resumed, summary);
+        assert!(found.initializers == wanted.initializers);
+    }
 }
 
 #[test]

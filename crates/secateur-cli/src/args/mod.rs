@@ -58,6 +58,7 @@ pub enum Command {
     Verify(VerifyArgs),
     Bench(BenchArgs),
     Report(ReportArgs),
+    Study(StudyArgs),
 }
 
 impl Command {
@@ -75,6 +76,7 @@ impl Command {
             Self::Verify(args) => &args.global,
             Self::Bench(args) => &args.global,
             Self::Report(args) => &args.global,
+            Self::Study(args) => &args.global,
         }
     }
 }
@@ -328,14 +330,63 @@ pub struct VerifyArgs {
     pub global: GlobalArgs,
 }
 
-/// Shows the report of a finished run again
+/// Shows the report of a finished run, or study, again
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  secateur report runs/small\n  secateur report runs/small --format json"
 )]
 pub struct ReportArgs {
-    /// Folder of the run
+    /// Folder of the run, or of the study
     pub run: PathBuf,
+    #[command(flatten)]
+    pub global: GlobalArgs,
+}
+
+/// Makes and cuts networks under several settings, with several seeds, and compares them
+///
+/// The file names the network, the seeds, the targets (one a run), the settings of all arms, as `compress --config` takes
+/// them, and each arm with what differs there; paths are those of the folder in which the command runs. The network of
+/// each arm and seed is made once, as by `transfer`, and then cut to each target, as by `compress`. Results are means over
+/// the seeds, with the least and the most, and a chart of accuracy against parameters. A target that is missed is told in
+/// the table.
+///
+/// A study that was killed, or stopped by Ctrl-C, goes on with the same command and `--resume`.
+#[derive(Debug, Args)]
+#[command(after_help = "A study of what ImageNet weights are worth to a network that is pruned afterwards:\n  \
+    model = \"vgg16.onnx\"\n  \
+    seeds = [0, 1, 2]\n  \
+    targets = [\"params=50%\", \"params=25%\", \"acc-drop=1.0pp\"]\n  \
+    [settings.data]\n  \
+    path = \"images\"\n  \
+    preprocess = \"caffe\"\n  \
+    [settings.transfer]\n  \
+    trainable = \"all\"\n  \
+    epochs = 5\n  \
+    [arms.pretrained]\n  \
+    [arms.random]\n  \
+    transfer = { weights = \"random\" }\n  \
+    [arms.random-longer]\n  \
+    transfer = { weights = \"random\", epochs = 15 }\n\n\
+    Examples:\n  \
+    secateur study study.toml --dry-run\n  \
+    secateur study study.toml --threads 4\n  \
+    secateur study study.toml --resume")]
+pub struct StudyArgs {
+    /// The study, a TOML file
+    pub study: PathBuf,
+    /// Folder of the study: a folder for each arm, seed and run, and the results [default: `runs/` and the name of the
+    /// study's file without its extension]
+    #[arg(long, value_name = "DIR")]
+    pub run: Option<PathBuf>,
+    /// Go on with a study that was cut off; runs that are finished stay
+    #[arg(long, conflicts_with = "anew")]
+    pub resume: bool,
+    /// Begin anew where the folder holds a study that was cut off
+    #[arg(long)]
+    pub anew: bool,
+    /// Print what each arm would do and stop
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub global: GlobalArgs,
 }

@@ -9,6 +9,7 @@ pub mod fold;
 pub mod inspect;
 pub mod prune;
 pub mod report;
+pub mod study;
 pub mod transfer;
 pub mod verify;
 

@@ -3,18 +3,19 @@
 use crate::args::ReportArgs;
 use crate::{Outcome, output};
 use anyhow::{Context, Result, anyhow};
-use secateur::report::CompressReport;
+use secateur::report::{CompressReport, StudyReport};
+use serde::de::DeserializeOwned;
+use std::path::Path;
 
 pub fn run(args: &ReportArgs) -> Result<Outcome> {
-    let path = args.run.join("report.json");
-    let text = std::fs::read_to_string(&path).with_context(|| {
-        format!(
-            "cannot read `{}`, which a run of `compress` writes at its end",
-            path.display()
-        )
-    })?;
-    let report: CompressReport = serde_json::from_str(&text)
-        .map_err(|error| anyhow!("`{}` is no report: {error}", path.display()))?;
+    let study = args.run.join("study.json");
+    if study.exists() {
+        let report: StudyReport = read(&study)?;
+        let remarks = report.remarks();
+        output::emit(args.global.format, &report, &report.tables(), &remarks)?;
+        return Ok(Outcome::Done);
+    }
+    let report: CompressReport = read(&args.run.join("report.json"))?;
     output::emit(
         args.global.format,
         &report,
@@ -22,4 +23,15 @@ pub fn run(args: &ReportArgs) -> Result<Outcome> {
         &report.remarks(),
     )?;
     Ok(Outcome::of(report.goal_met))
+}
+
+fn read<R: DeserializeOwned>(path: &Path) -> Result<R> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "cannot read `{}`, which a run of `compress` writes at its end",
+            path.display()
+        )
+    })?;
+    serde_json::from_str(&text)
+        .map_err(|error| anyhow!("`{}` is no report: {error}", path.display()))
 }

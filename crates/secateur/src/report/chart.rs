@@ -5,12 +5,12 @@ use plotters::prelude::{
     ChartBuilder, Circle, Color, IntoDrawingArea, LineSeries, RGBColor, SVGBackend, TRANSPARENT,
 };
 
-const WIDTH: u32 = 720;
-const HEIGHT: u32 = 360;
+pub(super) const WIDTH: u32 = 720;
+pub(super) const HEIGHT: u32 = 360;
 const KEPT: RGBColor = RGBColor(0x1f, 0x6f, 0xb4);
 const TAKEN_BACK: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
-const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
-const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
+pub(super) const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
+pub(super) const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 
 impl CompressReport {
     /// The chart as one `<svg>` element; `None` before the first cut, and where there is no accuracy.

@@ -1,7 +1,7 @@
-//! A report as one HTML page that needs no other file.
+//! Reports, each as one HTML page that needs no other file.
 
 use super::table::{Align, Table};
-use super::{CompressReport, ReportError};
+use super::{CompressReport, ReportError, StudyReport};
 use std::fmt::Write;
 
 const STYLE: &str = "\
@@ -21,12 +21,7 @@ impl CompressReport {
     /// # Errors
     /// [`ReportError`] where the chart cannot be drawn.
     pub fn to_html(&self) -> Result<String, ReportError> {
-        let model = escape(&self.model);
-        let mut page = format!(
-            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-             content=\"width=device-width, initial-scale=1\">\n<title>{model}</title>\n<style>\n{STYLE}\n\
-             </style>\n<h1>{model}</h1>\n"
-        );
+        let mut page = head(&self.model);
         let verdict = match self.missed() {
             None => "All targets are met.".to_owned(),
             Some(missed) => format!("Not all targets are met. {missed}."),
@@ -40,11 +35,7 @@ impl CompressReport {
                 table.to_html()
             );
             if position == 0 {
-                page.push_str("<ul>\n");
-                for remark in self.remarks() {
-                    let _ = writeln!(page, "<li>{}</li>", escape(&remark));
-                }
-                page.push_str("</ul>\n");
+                list(&mut page, &self.remarks());
                 if let Some(chart) = self.chart()? {
                     let _ = writeln!(
                         page,
@@ -61,6 +52,46 @@ impl CompressReport {
         );
         Ok(page)
     }
+}
+
+impl StudyReport {
+    /// The report as a self-contained HTML page.
+    ///
+    /// # Errors
+    /// [`ReportError`] where the chart cannot be drawn.
+    pub fn to_html(&self) -> Result<String, ReportError> {
+        let mut page = head(&self.study);
+        let _ = writeln!(
+            page,
+            "<figure>\n{}\n<figcaption>Lines: means over the seeds; circles: runs.</figcaption>\n</figure>",
+            self.chart()?
+        );
+        for table in self.tables() {
+            let title = escape(&table.title);
+            let _ = writeln!(page, "<h2>{title}</h2>\n{}", table.to_html());
+        }
+        list(&mut page, &self.remarks());
+        page.push_str("</html>\n");
+        Ok(page)
+    }
+}
+
+/// The beginning of a page.
+fn head(title: &str) -> String {
+    let title = escape(title);
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
+         content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n<style>\n{STYLE}\n\
+         </style>\n<h1>{title}</h1>\n"
+    )
+}
+
+fn list(page: &mut String, remarks: &[String]) {
+    page.push_str("<ul>\n");
+    for remark in remarks {
+        let _ = writeln!(page, "<li>{}</li>", escape(remark));
+    }
+    page.push_str("</ul>\n");
 }
 
 impl Table {

@@ -1,7 +1,7 @@
-//! A report as Markdown.
+//! Reports as Markdown.
 
-use super::CompressReport;
 use super::table::{Align, Table};
+use super::{CompressReport, StudyReport};
 use std::fmt::Write;
 
 impl CompressReport {
@@ -33,6 +33,22 @@ impl CompressReport {
             "Trained by `{}`. All settings are in `config.toml`.",
             escape(&self.engine)
         );
+        page
+    }
+}
+
+impl StudyReport {
+    /// The report as a Markdown page.
+    #[must_use]
+    pub fn to_markdown(&self) -> String {
+        let mut page = format!("# {}\n\n", escape(&self.study));
+        for table in self.tables() {
+            let title = escape(&table.title);
+            let _ = writeln!(page, "## {title}\n\n{}", table.to_markdown());
+        }
+        for remark in self.remarks() {
+            let _ = writeln!(page, "- {}", escape(&remark));
+        }
         page
     }
 }

@@ -3,6 +3,7 @@
 //! A record becomes a few [`Table`]s; the terminal, Markdown and HTML draw the same ones.
 
 mod chart;
+mod curves;
 mod html;
 mod inspect;
 mod judge;
@@ -11,6 +12,7 @@ mod markdown;
 pub mod numbers;
 mod plan;
 mod stage;
+mod study;
 mod table;
 mod tables;
 
@@ -19,6 +21,7 @@ pub use judge::{EvaluateReport, VerifyReport};
 pub use latency::{BenchReport, FileLatency};
 pub use plan::{Feasibility, PlanReport};
 pub use stage::{FileSize, StageReport, TransferFacts};
+pub use study::{Spread, StudyPoint, StudyReport, StudyRow};
 pub use table::{Align, Table};
 pub use tables::MACS_NOTE;
 

@@ -4,7 +4,7 @@ use super::{Source, TrainError};
 use crate::data::{Augment, Batch, Order, Split};
 use crate::exec::{BatchNormMode, Engine, Keep, Of, Request, Statistic, Tap};
 use crate::graph::{Graph, Op};
-use crate::progress::{Progress, Silent};
+use crate::progress::Progress;
 use crate::tensor::{Floats, Tensor};
 use ndarray::{ArcArray, IxDyn};
 use std::collections::BTreeMap;
@@ -40,6 +40,7 @@ pub fn reestimate_batch_norm(
     source: &Source<'_>,
     n_images: usize,
     seed: u64,
+    progress: &dyn Progress,
 ) -> Result<Graph, TrainError> {
     let norms = batch_norms(graph);
     if norms.is_empty() {
@@ -52,7 +53,7 @@ pub fn reestimate_batch_norm(
         &values,
         BatchNormMode::Batch,
         training_batches(source, n_images, seed)?,
-        &Silent,
+        progress,
     )?;
     let mut graph = graph.clone();
     for (x, mean, variance) in norms {
@@ -298,6 +299,7 @@ mod tests {
     use crate::data::{DataOptions, Dataset, Preprocess};
     use crate::exec::NativeEngine;
     use crate::graph::samples::conv_and_batch_norm;
+    use crate::progress::Silent;
 
     /// A 1x1 convolution and a batch norm with stored statistics.
     fn network(weight: f32, mean: f32, variance: f32) -> Graph {

@@ -9,7 +9,7 @@ use super::{
 use crate::data::{Augment, Batch, Order, Split};
 use crate::exec::{BatchNormMode, Engine, Request};
 use crate::graph::{Graph, Op};
-use crate::progress::Progress;
+use crate::progress::{Progress, Within};
 use crate::tensor::{Floats, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -137,6 +137,7 @@ pub fn fit(
                 source,
                 config.batch_norm_images,
                 config.seed,
+                &Within(progress),
             )?
         } else {
             graph
@@ -147,7 +148,7 @@ pub fn fit(
             logits,
             source,
             Split::Val,
-            &crate::progress::Silent,
+            &Within(progress),
         )?;
         let record = CheckRecord {
             step,
@@ -179,7 +180,36 @@ pub fn fit(
     progress.begin("train", config.steps);
     progress.advance(state.step);
     let mut stream = Stream::new(source, config, state.step)?;
-    while state.step < config.steps && !is_out_of_patience(&state, config.patience) {
+    loop {
+        if is_due(&state, config) {
+            // Where the check is stopped, it is still due when the training goes on.
+            let train_loss = state.loss_sum / state.loss_count as f64;
+            let lr = learning_rate(config, state.step - 1);
+            let candidate = with_values(graph, &state.values);
+            let found = check(candidate, train_loss, state.step, lr);
+            state.optimizer = optimizer.state().1;
+            if found.is_err() && progress.is_stopped() {
+                store.save(&state)?;
+            }
+            let (checked, record) = found?;
+            (state.loss_sum, state.loss_count) = (0.0, 0);
+            state.checks.push(record);
+            if is_better(&record, &state.checks[state.best_check]) {
+                state.best_check = state.checks.len() - 1;
+                state.best = changed_values(&checked, trainable, config.batch_norm);
+            }
+            progress.note(&format!(
+                "step {}/{}: training loss {:.4}, validation top-1 {:.2} %",
+                state.step,
+                config.steps,
+                train_loss,
+                100.0 * record.val_top1
+            ));
+            store.save(&state)?;
+        }
+        if state.step >= config.steps || is_out_of_patience(&state, config.patience) {
+            break;
+        }
         if let Err(stopped) = progress.go_on() {
             state.optimizer = optimizer.state().1;
             store.save(&state)?;
@@ -220,27 +250,6 @@ pub fn fit(
         state.loss_count += 1;
         state.step += 1;
         progress.advance(1);
-        let is_last = state.step == config.steps;
-        if is_last || (config.check_every > 0 && state.step.is_multiple_of(config.check_every)) {
-            let train_loss = state.loss_sum / state.loss_count as f64;
-            (state.loss_sum, state.loss_count) = (0.0, 0);
-            let candidate = with_values(graph, &state.values);
-            let (checked, record) = check(candidate, train_loss, state.step, lr)?;
-            state.checks.push(record);
-            if is_better(&record, &state.checks[state.best_check]) {
-                state.best_check = state.checks.len() - 1;
-                state.best = changed_values(&checked, trainable, config.batch_norm);
-            }
-            progress.note(&format!(
-                "step {}/{}: training loss {:.4}, validation top-1 {:.2} %",
-                state.step,
-                config.steps,
-                train_loss,
-                100.0 * record.val_top1
-            ));
-            state.optimizer = optimizer.state().1;
-            store.save(&state)?;
-        }
     }
     progress.end();
     let best = state.checks[state.best_check];
@@ -250,6 +259,12 @@ pub fn fit(
         trained: trainable.to_vec(),
     };
     Ok((with_values(graph, &state.best), summary))
+}
+
+/// Whether steps were made that no check has seen, and it is time for one.
+fn is_due(state: &FitState, config: &FitConfig) -> bool {
+    let is_time = config.check_every > 0 && state.step.is_multiple_of(config.check_every);
+    state.loss_count > 0 && (is_time || state.step >= config.steps)
 }
 
 fn is_better(a: &CheckRecord, b: &CheckRecord) -> bool {

@@ -3,7 +3,7 @@
 use super::TransferError;
 use crate::exec::{BatchNormMode, Engine};
 use crate::graph::{Graph, Node, Op};
-use crate::progress::Silent;
+use crate::progress::Progress;
 use crate::tensor::Tensor;
 use crate::train::{Source, channel_moments, training_batches};
 use ndarray::{ArcArray, IxDyn};
@@ -23,6 +23,7 @@ pub fn insert_batch_norm(
     source: &Source<'_>,
     n_images: usize,
     seed: u64,
+    progress: &dyn Progress,
 ) -> Result<(Graph, usize), TransferError> {
     let consumers = graph.consumers();
     let is_normalised = |node: &Node| {
@@ -40,14 +41,17 @@ pub fn insert_batch_norm(
         .map(|node| node.outputs[0].clone())
         .collect();
     let batches = training_batches(source, n_images, seed)?;
+    let n_images = batches.iter().map(|batch| batch.labels.len() as u64).sum();
+    progress.begin("batch norm", n_images);
     let moments = channel_moments(
         engine,
         graph,
         &bare,
         BatchNormMode::Stored,
         batches,
-        &Silent,
+        progress,
     )?;
+    progress.end();
     let mut new = graph.clone();
     new.nodes.clear();
     for node in &graph.nodes {

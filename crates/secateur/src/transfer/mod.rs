@@ -16,7 +16,7 @@ pub use ridge::RidgeSummary;
 
 use crate::exec::{BatchNormMode, Engine};
 use crate::graph::{Graph, GraphError, InferError};
-use crate::progress::Progress;
+use crate::progress::{Progress, Within};
 use crate::train::{
     CheckpointStore, FitConfig, FitSummary, Source, TrainError, Trainable, fit, names,
     reestimate_batch_norm,
@@ -151,6 +151,7 @@ pub fn transfer(
             source,
             config.statistics_images,
             config.fit.seed,
+            progress,
         )?,
     };
     let classes = source.dataset.classes();
@@ -172,7 +173,9 @@ pub fn transfer(
                 // Training normalises by the data at hand: the head starts from the same features.
                 let n_images = config.fit.batch_norm_images;
                 let seed = config.fit.seed;
-                new.graph = reestimate_batch_norm(engine, &new.graph, source, n_images, seed)?;
+                let within = Within(progress);
+                new.graph =
+                    reestimate_batch_norm(engine, &new.graph, source, n_images, seed, &within)?;
             }
             let (solved, summary) = ridge::solve(engine, &new, source, progress)?;
             graph = solved;

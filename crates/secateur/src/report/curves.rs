@@ -1,0 +1,84 @@
+//! Several lines of accuracy against parameters, as an SVG drawing.
+
+use super::ReportError;
+use super::chart::{GRID, HEIGHT, INK, WIDTH};
+use plotters::prelude::{
+    ChartBuilder, Circle, Color, IntoDrawingArea, LineSeries, PathElement, RGBColor, SVGBackend,
+    SeriesLabelPosition, TRANSPARENT, WHITE,
+};
+
+/// One line and what it is the mean of.
+pub(super) struct Curve {
+    /// What the line is of.
+    pub name: String,
+    /// Percent kept and percent right.
+    pub line: Vec<(f64, f64)>,
+    /// The same of single runs.
+    pub points: Vec<(f64, f64)>,
+}
+
+// Paul Tol's bright colours, which people tell apart who see few.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0x44, 0x77, 0xaa),
+    RGBColor(0xee, 0x66, 0x77),
+    RGBColor(0x22, 0x88, 0x33),
+    RGBColor(0xcc, 0xbb, 0x44),
+    RGBColor(0x66, 0xcc, 0xee),
+    RGBColor(0xaa, 0x33, 0x77),
+];
+
+/// Draws `curves`.
+///
+/// # Errors
+/// [`ReportError`] where the drawing fails.
+pub(super) fn curves(curves: &[Curve]) -> Result<String, ReportError> {
+    let mut svg = String::new();
+    draw(&mut svg, curves).map_err(|problem| ReportError::Chart(problem.to_string()))?;
+    Ok(svg)
+}
+
+fn draw(svg: &mut String, curves: &[Curve]) -> Result<(), Box<dyn std::error::Error>> {
+    let all = || {
+        curves
+            .iter()
+            .flat_map(|curve| curve.line.iter().chain(&curve.points))
+    };
+    let low = all().map(|point| point.1).fold(f64::MAX, f64::min);
+    let high = all().map(|point| point.1).fold(f64::MIN, f64::max);
+    let margin = ((high - low) * 0.1).max(0.5);
+    let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
+    area.fill(&TRANSPARENT)?;
+    let mut chart = ChartBuilder::on(&area)
+        .margin(12)
+        .x_label_area_size(44)
+        .y_label_area_size(60)
+        .build_cartesian_2d(0.0..102.0, (low - margin)..(high + margin))?;
+    chart
+        .configure_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(INK)
+        .x_desc("parameters kept, %")
+        .y_desc("test top-1, %")
+        .y_label_formatter(&|y| format!("{y:.1}"))
+        .draw()?;
+    for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
+        chart
+            .draw_series(LineSeries::new(
+                curve.line.iter().copied(),
+                colour.stroke_width(2),
+            ))?
+            .label(curve.name.clone())
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+        let circles = curve.points.iter();
+        chart.draw_series(circles.map(|&point| Circle::new(point, 3, colour.filled())))?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::LowerRight)
+        .background_style(WHITE)
+        .border_style(GRID)
+        .draw()?;
+    area.present()?;
+    Ok(())
+}

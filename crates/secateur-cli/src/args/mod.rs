@@ -352,7 +352,8 @@ pub struct ReportArgs {
 ///
 /// A study that was killed, or stopped by Ctrl-C, goes on with the same command and `--resume`.
 #[derive(Debug, Args)]
-#[command(after_help = "A study of what ImageNet weights are worth to a network that is pruned afterwards:\n  \
+#[command(
+    after_help = "A study of what ImageNet weights are worth to a network that is pruned afterwards:\n  \
     model = \"vgg16.onnx\"\n  \
     seeds = [0, 1, 2]\n  \
     targets = [\"params=50%\", \"params=25%\", \"acc-drop=1.0pp\"]\n  \
@@ -370,7 +371,8 @@ pub struct ReportArgs {
     Examples:\n  \
     secateur study study.toml --dry-run\n  \
     secateur study study.toml --threads 4\n  \
-    secateur study study.toml --resume")]
+    secateur study study.toml --resume"
+)]
 pub struct StudyArgs {
     /// The study, a TOML file
     pub study: PathBuf,

@@ -86,7 +86,13 @@ fn every_arm_is_cut_with_every_seed_to_every_target() {
     let arms =
         |name: &str| points.iter().find(|point| point["arm"] == name).unwrap()["before"].clone();
     // In the order of names, `channels` comes before `given` and makes the networks of both.
-    assert!(network("given", 0).is_none() && network("channels", 0).is_some());
+    assert!(network("channels", 0).is_some() && network("given", 0) == network("channels", 0));
+    let transfer = |arm: &str| {
+        place
+            .path()
+            .join(format!("runs/study/{arm}/seed-0/transfer"))
+    };
+    assert!(transfer("channels").exists() && !transfer("given").exists());
     assert_eq!(arms("given")["top1"], arms("channels")["top1"]);
     assert_ne!(network("random", 0), network("channels", 0));
     assert_ne!(network("random", 0), network("random", 1));
@@ -98,11 +104,81 @@ fn every_arm_is_cut_with_every_seed_to_every_target() {
     let shown = place.succeed(&["report", "runs/study", "--format", "json"]);
     assert_eq!(json(&shown.stdout), report);
 
-    // What is finished stays: the same result, and no run is computed again.
+    // It is not lost by accident. What is finished stays: the same result, and no run is computed again.
+    let refused = place.run(&["study", "study.toml"]);
+    assert!(refused.error().contains("`--anew`"), "{}", refused.stderr);
     let before = read(&place, "runs/study/study.json");
     let resumed = place.succeed(&["study", "study.toml", "--resume"]);
     assert_eq!(resumed.stderr.matches("the run is finished").count(), 12);
     assert_eq!(read(&place, "runs/study/study.json"), before);
+}
+
+#[test]
+fn an_arm_can_be_added_to_a_finished_study() {
+    let place = place();
+    let (start, channels) = STUDY.split_once("[arms.channels]").unwrap();
+    let one = start.replace("[0, 1]", "[0]");
+    place.write("study.toml", one.as_bytes());
+    place.succeed(&["study", "study.toml"]);
+    let network = read(&place, "runs/study/given/seed-0/network.onnx");
+    let (channels, _) = channels.split_once("[arms.random]").unwrap();
+    let two = format!("{one}\n[arms.channels]{channels}");
+    place.write("study.toml", two.as_bytes());
+    // Another way to write the folder is no other study.
+    let ran = place.succeed(&["study", "study.toml", "--resume", "--run", "./runs/study"]);
+    assert_eq!(
+        ran.stderr.matches("the run is finished").count(),
+        2,
+        "{}",
+        ran.stderr
+    );
+    // The new arm takes the network that is there, though its own name comes first.
+    let path = |name: &str| place.path().join("runs/study").join(name);
+    assert!(!path("channels/seed-0/transfer").exists());
+    assert!(read(&place, "runs/study/channels/seed-0/network.onnx") == network);
+    // Begun anew, nothing of it is left.
+    let changed = two.replace("epochs = 1", "epochs = 2");
+    place.write("study.toml", changed.as_bytes());
+    let refused = place.run(&["study", "study.toml", "--resume"]);
+    assert_eq!(refused.status, 2);
+    assert!(
+        refused.error().contains("`transfer.epochs`"),
+        "{}",
+        refused.stderr
+    );
+    let ran = place.succeed(&["study", "study.toml", "--anew"]);
+    assert!(
+        !ran.stderr.contains("the run is finished"),
+        "{}",
+        ran.stderr
+    );
+    assert!(read(&place, "runs/study/given/seed-0/network.onnx") != network);
+}
+
+#[test]
+fn a_run_that_fails_is_told_of_and_the_others_are_done() {
+    let place = place();
+    // Training by such a rate ends in no numbers.
+    let diverging = "[arms.random]\ntransfer = { weights = \"random\", lr = 1e30 }";
+    let study = STUDY.replace(
+        "[arms.random]\ntransfer = { weights = \"random\" }",
+        diverging,
+    );
+    place.write("study.toml", study.replace("[0, 1]", "[0]").as_bytes());
+    let ran = place.run(&["study", "study.toml", "--format", "json"]);
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    let report = json(&ran.stdout);
+    assert_eq!(report["points"].as_array().unwrap().len(), 4);
+    let [failure] = &report["failures"].as_array().unwrap()[..] else {
+        panic!("{report}");
+    };
+    assert_eq!(
+        (&failure["arm"], &failure["what"]),
+        (&"random".into(), &"transfer".into())
+    );
+    let shown = place.run(&["report", "runs/study"]);
+    assert_eq!(shown.status, 1);
+    assert!(shown.stdout.contains("transfer failed"), "{}", shown.stdout);
 }
 
 #[test]
@@ -199,6 +275,11 @@ fn what_cannot_end_is_refused_before_any_run() {
         ),
         ("small.onnx", "none.onnx", "none.onnx"),
         ("head = \"new\"", "head = \"old\"", "unknown variant"),
+        (
+            "kind = \"digits\"",
+            "",
+            "arm `channels`: no images are named",
+        ),
         (
             "preprocess = \"unit\"",
             "",

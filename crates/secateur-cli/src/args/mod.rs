@@ -348,7 +348,7 @@ pub struct ReportArgs {
 /// them, and each arm with what differs there; paths are those of the folder in which the command runs. The network of
 /// each arm and seed is made once, as by `transfer`, and then cut to each target, as by `compress`. Results are means over
 /// the seeds, with the least and the most, and a chart of accuracy against parameters. A target that is missed is told in
-/// the table.
+/// the table; a run that fails gives exit status 1, and the others are done.
 ///
 /// A study that was killed, or stopped by Ctrl-C, goes on with the same command and `--resume`.
 #[derive(Debug, Args)]
@@ -380,10 +380,10 @@ pub struct StudyArgs {
     /// study's file without its extension]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
-    /// Go on with a study that was cut off; runs that are finished stay
+    /// Go on with the study that the folder holds, finished or not; runs that are finished stay, new ones are added
     #[arg(long, conflicts_with = "anew")]
     pub resume: bool,
-    /// Begin anew where the folder holds a study that was cut off
+    /// Begin anew where the folder holds a study, whose runs are removed
     #[arg(long)]
     pub anew: bool,
     /// Print what each arm would do and stop

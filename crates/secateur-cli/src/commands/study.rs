@@ -37,7 +37,7 @@ pub fn run(args: &StudyArgs, progress: &Terminal) -> Result<Outcome> {
         folder.join("study.html").display()
     ));
     output::emit(args.global.format, &report, &[report.row_table()], &remarks)?;
-    Ok(Outcome::Done)
+    Ok(Outcome::of(report.failures.is_empty()))
 }
 
 fn plan_table(plans: &[ArmPlan]) -> Table {

@@ -25,6 +25,9 @@ pub(super) fn check_transfer(settings: &Settings) -> Result<(), PipelineError> {
         let value = format!("{:?}", transfer.trainable).to_lowercase();
         return wrong("trainable", &value, want);
     }
+    if transfer.weights == Weights::Random && transfer.epochs == Some(0) {
+        return wrong("epochs", "0", "at least 1 with random weights");
+    }
     if settings.data.batch_size == 0 {
         return wrong("batch-size", "0", "at least 1");
     }

@@ -42,7 +42,7 @@ pub use judge::{Images, evaluate_file, verify_files};
 pub use latency::bench_files;
 pub use prepare::{Prepared, prepare};
 pub use refit::{KeptOutputs, Reference, refit_layers};
-pub use run::{Resume, Run, RunKey};
+pub use run::{Resume, Run, RunKey, is_finished, lock};
 pub use settings::{
     DataSettings, PruneSettings, Refit, Removal, Settings, Sides, TransferSettings, VerifySettings,
 };

@@ -96,6 +96,15 @@ impl RunKey {
             settings: settings.clone(),
         })
     }
+
+    /// Whether `config.toml` of a run holds this key. Where the network's file lies says nothing: its checksum does.
+    fn is_of(&self, text: &str) -> bool {
+        let found = toml::from_str::<Self>(text).map(|found| Self {
+            model: self.model.clone(),
+            ..found
+        });
+        found.is_ok_and(|found| found == *self)
+    }
 }
 
 impl Run {
@@ -127,7 +136,7 @@ impl Run {
         let text = toml::to_string(key).map_err(|e| run.problem(&e.to_string()))?;
         let config = run.path("config.toml");
         match (resume, std::fs::read_to_string(&config)) {
-            (Resume::Yes, Ok(found)) if found != text => {
+            (Resume::Yes, Ok(found)) if !key.is_of(&found) => {
                 let what = difference(&found, &text);
                 return Err(run.problem(&format!(
                     "it was started with other settings: {what}; choose another `--run` folder, or begin anew with `--anew`"
@@ -139,7 +148,7 @@ impl Run {
                 ));
             }
             (Resume::No, Ok(found)) if run.path(UNFINISHED).exists() => {
-                let problem = match found == text {
+                let problem = match key.is_of(&found) {
                     true => {
                         "it holds a run of this command that is not finished; go on with `--resume`"
                             .to_owned()
@@ -158,7 +167,7 @@ impl Run {
                 folder.display()
             )),
             (Resume::Yes, Ok(_)) => {
-                run.is_finished = !run.path(UNFINISHED).exists() && run.path(REPORT).exists();
+                run.is_finished = is_finished(folder);
             }
             (Resume::No | Resume::Anew, _) => run.clear()?,
         }
@@ -320,6 +329,13 @@ impl Run {
     }
 }
 
+/// Whether `folder` holds a run of `compress` that has come to its end.
+#[must_use]
+pub fn is_finished(folder: &Path) -> bool {
+    let is_there = |name: &str| folder.join(name).exists();
+    is_there(NETWORK) && is_there(REPORT) && !is_there(UNFINISHED)
+}
+
 /// The first setting in which two records of a run differ, as `name: theirs there, ours here`.
 fn difference(theirs: &str, ours: &str) -> String {
     let (Ok(theirs), Ok(ours)) = (theirs.parse(), ours.parse()) else {
@@ -353,8 +369,11 @@ fn first_difference(name: &str, theirs: &toml::Value, ours: &toml::Value) -> Opt
     })
 }
 
-/// Creates the folder and locks it. Where the file system knows no locks, none is held.
-fn lock(folder: &Path) -> Result<File, PipelineError> {
+/// Creates the folder and locks it, as long as the file lives. Where the file system knows no locks, none is held.
+///
+/// # Errors
+/// [`PipelineError`] where the folder cannot be written, or is locked.
+pub fn lock(folder: &Path) -> Result<File, PipelineError> {
     let create = || {
         std::fs::create_dir_all(folder)?;
         let mut options = OpenOptions::new();

@@ -13,10 +13,7 @@ use crate::train::{
     CheckpointStore, FitConfig, Rule, Schedule, Source, Teacher, Trainable, has_batch_norm,
     steps_per_epoch,
 };
-use crate::transfer::{
-    InsertBatchNorm, TransferConfig, TransferSummary, Weights, transfer, with_random_weights,
-};
-use std::borrow::Cow;
+use crate::transfer::{InsertBatchNorm, TransferConfig, TransferSummary, Weights, transfer};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -93,10 +90,6 @@ pub fn transfer_network(
     let source = source(prepared, settings);
     let choice = &settings.transfer;
     let epochs = transfer_epochs(settings, HeadPlan::of(graph, prepared, settings)?.is_kept());
-    let start = match choice.weights {
-        Weights::Given => Cow::Borrowed(graph),
-        Weights::Random => Cow::Owned(with_random_weights(graph, settings.seed)),
-    };
     let lr = choice
         .lr
         .unwrap_or(match (choice.trainable, choice.weights) {
@@ -107,7 +100,11 @@ pub fn transfer_network(
     let per_epoch = steps_per_epoch(&source);
     let mut fit = fit_config(settings, lr, epochs * per_epoch);
     fit.check_every = per_epoch;
-    fit.patience = choice.patience;
+    fit.patience = match choice.weights {
+        Weights::Given => choice.patience,
+        // The new head's start on random features can be better than what follows it for a while.
+        Weights::Random => 0,
+    };
     fit.weight_decay = choice.weight_decay;
     let normalised = choice.insert_batch_norm == InsertBatchNorm::Yes || has_batch_norm(graph);
     fit.batch_norm = match choice.trainable {
@@ -118,13 +115,14 @@ pub fn transfer_network(
         fit.augment = Augment::None;
     }
     let config = TransferConfig {
+        weights: choice.weights,
         trainable: choice.trainable,
         head: choice.head,
         insert_batch_norm: choice.insert_batch_norm,
         statistics_images: settings.prune.batch_norm_images,
         fit,
     };
-    let (mut graph, summary) = transfer(engine, &start, &source, &config, store, progress)?;
+    let (mut graph, summary) = transfer(engine, graph, &source, &config, store, progress)?;
     prepared.describe(&mut graph);
     Ok(Trained { graph, summary })
 }

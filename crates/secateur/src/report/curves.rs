@@ -31,7 +31,7 @@ const COLOURS: [RGBColor; 6] = [
 ///
 /// # Errors
 /// [`ReportError`] where the drawing fails.
-pub(super) fn curves(curves: &[Curve]) -> Result<String, ReportError> {
+pub(super) fn draw_curves(curves: &[Curve]) -> Result<String, ReportError> {
     let mut svg = String::new();
     draw(&mut svg, curves).map_err(|problem| ReportError::Chart(problem.to_string()))?;
     Ok(svg)

@@ -61,11 +61,12 @@ impl StudyReport {
     /// [`ReportError`] where the chart cannot be drawn.
     pub fn to_html(&self) -> Result<String, ReportError> {
         let mut page = head(&self.study);
-        let _ = writeln!(
-            page,
-            "<figure>\n{}\n<figcaption>Lines: means over the seeds; circles: runs.</figcaption>\n</figure>",
-            self.chart()?
-        );
+        if let Some(chart) = self.chart()? {
+            let _ = writeln!(
+                page,
+                "<figure>\n{chart}\n<figcaption>Lines: means over the seeds; circles: runs.</figcaption>\n</figure>"
+            );
+        }
         for table in self.tables() {
             let title = escape(&table.title);
             let _ = writeln!(page, "<h2>{title}</h2>\n{}", table.to_html());

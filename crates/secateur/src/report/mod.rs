@@ -21,7 +21,7 @@ pub use judge::{EvaluateReport, VerifyReport};
 pub use latency::{BenchReport, FileLatency};
 pub use plan::{Feasibility, PlanReport};
 pub use stage::{FileSize, StageReport, TransferFacts};
-pub use study::{Spread, StudyPoint, StudyReport, StudyRow};
+pub use study::{Spread, StudyFailure, StudyPoint, StudyReport, StudyRow};
 pub use table::{Align, Table};
 pub use tables::MACS_NOTE;
 

@@ -1,9 +1,11 @@
 //! The record of a study: the same cuts of networks that were made in different ways, over seeds.
 
+use super::curves::{Curve, draw_curves};
 use super::numbers::{count, grouped, percent, points};
 use super::{CompressReport, Measure, ReportError, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::fmt;
 
 /// One run of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +42,31 @@ impl StudyPoint {
             n_test: report.n_test,
             run: run.to_owned(),
         }
+    }
+}
+
+/// A run of a study that failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StudyFailure {
+    /// The settings, by name.
+    pub arm: String,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// The target, or `transfer`, without which no target can be tried.
+    pub what: String,
+    /// Why.
+    pub problem: String,
+}
+
+impl fmt::Display for StudyFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            arm,
+            seed,
+            what,
+            problem,
+        } = self;
+        write!(f, "arm `{arm}`, seed {seed}, {what} failed: {problem}")
     }
 }
 
@@ -106,12 +133,14 @@ pub struct StudyReport {
     pub rows: Vec<StudyRow>,
     /// Each run.
     pub points: Vec<StudyPoint>,
+    /// Runs that failed.
+    pub failures: Vec<StudyFailure>,
 }
 
 impl StudyReport {
     /// The report of all runs of a study, in the order of arms and targets.
     #[must_use]
-    pub fn of(study: &str, points: Vec<StudyPoint>) -> Self {
+    pub fn of(study: &str, points: Vec<StudyPoint>, failures: Vec<StudyFailure>) -> Self {
         let mut seen = BTreeSet::new();
         let firsts = points
             .iter()
@@ -125,6 +154,7 @@ impl StudyReport {
             study: study.to_owned(),
             rows: rows.collect(),
             points: points.clone(),
+            failures,
         }
     }
 
@@ -204,10 +234,11 @@ impl StudyReport {
     /// What belongs beside the tables, a sentence each, without a final period.
     #[must_use]
     pub fn remarks(&self) -> Vec<String> {
-        let mut remarks = vec![
+        let mut remarks: Vec<String> = self.failures.iter().map(StudyFailure::to_string).collect();
+        remarks.push(
             "each number is the mean over the seeds, with the least and the most in brackets"
                 .to_owned(),
-        ];
+        );
         if let Some(point) = self.points.first() {
             let n = point.n_test;
             let p = point.before.top1.unwrap_or_default();
@@ -221,19 +252,23 @@ impl StudyReport {
         remarks
     }
 
-    /// Accuracy against parameters kept, a line for each arm, as one `<svg>` element.
+    /// Accuracy against parameters kept, a line for each arm, as one `<svg>` element; `None` where no run was done.
     ///
     /// # Errors
     /// [`ReportError`] where the drawing fails.
-    pub fn chart(&self) -> Result<String, ReportError> {
-        super::curves::curves(&self.curves())
+    pub fn chart(&self) -> Result<Option<String>, ReportError> {
+        let curves = self.curves();
+        match curves.is_empty() {
+            true => Ok(None),
+            false => draw_curves(&curves).map(Some),
+        }
     }
 
-    fn curves(&self) -> Vec<super::curves::Curve> {
-        let mut curves: Vec<super::curves::Curve> = Vec::new();
+    fn curves(&self) -> Vec<Curve> {
+        let mut curves: Vec<Curve> = Vec::new();
         for row in &self.rows {
             if curves.last().is_none_or(|curve| curve.name != row.arm) {
-                curves.push(super::curves::Curve {
+                curves.push(Curve {
                     name: row.arm.clone(),
                     line: vec![(100.0, 100.0 * row.top1_before.mean)],
                     points: Vec::new(),
@@ -321,7 +356,7 @@ mod tests {
             point("given", 1, "params=10%", 90, 0.4),
             point("random", 0, "params=50%", 500, 0.7),
         ];
-        StudyReport::of("study.toml", points)
+        StudyReport::of("study.toml", points, Vec::new())
     }
 
     #[test]
@@ -366,10 +401,12 @@ mod tests {
             .collect();
         assert_eq!(lines, [("given", 3, 4), ("random", 2, 1)]);
         assert_eq!(curves[0].line.last().unwrap().0, 100.0);
-        let chart = report().chart().unwrap();
+        let chart = report().chart().unwrap().unwrap();
         assert!(
             chart.contains("given") && chart.contains("random"),
             "{chart}"
         );
+        let nothing = StudyReport::of("study.toml", Vec::new(), Vec::new());
+        assert_eq!(nothing.chart().unwrap(), None);
     }
 }

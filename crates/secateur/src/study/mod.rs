@@ -3,11 +3,13 @@
 //! What pre-training is worth to a network that is pruned afterwards is such a grid (Hubens et al., arXiv 2112.08227;
 //! docs/method.md, section 8); so is any comparison of settings.
 
+mod foresee;
 mod plan;
 mod run;
 
+pub use foresee::{ArmPlan, foresee_study};
 pub use plan::{Arm, Study};
-pub use run::{ArmPlan, StudyJob, foresee_study, run_study};
+pub use run::{StudyJob, UNFINISHED, run_study};
 
 use crate::pipeline::PipelineError;
 use std::path::PathBuf;
@@ -39,9 +41,10 @@ pub enum StudyError {
         /// The network's file.
         model: PathBuf,
         /// What stands in the way.
+        #[source]
         problem: Box<PipelineError>,
     },
-    /// A run failed.
+    /// The study cannot go on.
     #[error("arm `{arm}`, seed {seed}, {what}: {problem}")]
     Run {
         /// Name of the arm.
@@ -51,23 +54,32 @@ pub enum StudyError {
         /// Transfer, or the target.
         what: String,
         /// What stands in the way.
+        #[source]
         problem: Box<PipelineError>,
     },
     /// An arm cannot reach a target.
-    #[error("arm `{arm}`: target `{target}` cannot be reached")]
+    #[error("arm `{arm}`: target `{target}` cannot be reached: at least {least} remain")]
     Infeasible {
         /// Its name.
         arm: String,
         /// The target.
         target: String,
+        /// Parameters, multiply-accumulates or bytes with every layer at rank 1.
+        least: u64,
     },
-    /// The folder holds a study that is not finished.
+    /// The folder holds a study already.
     #[error(
-        "folder `{}` holds a study that is not finished: go on with `--resume`, begin anew with `--anew`, or choose another \
+        "folder `{}` holds a study: `--resume` goes on with it, and adds what is new; `--anew` removes its runs; or choose another \
          `--run` folder",
         .0.display()
     )]
-    Unfinished(PathBuf),
+    Exists(PathBuf),
+    /// The folder is that of a run.
+    #[error("folder `{}` is that of a run of `compress` or `transfer`: choose another `--run` folder", .0.display())]
+    IsRun(PathBuf),
+    /// The folder is in use.
+    #[error(transparent)]
+    Locked(Box<PipelineError>),
     /// A file of the folder cannot be written.
     #[error(transparent)]
     Write(#[from] crate::files::WriteError),

@@ -1,7 +1,8 @@
 //! What a study's file says: `Study.toml -> Study`.
 
 use super::StudyError;
-use crate::pipeline::{Settings, Target};
+use crate::data::DataKind;
+use crate::pipeline::{PruneSettings, Settings, Target, TransferSettings};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,41 @@ pub struct Arm {
     pub model: PathBuf,
     /// All choices but seed and targets.
     pub settings: Settings,
+}
+
+impl Arm {
+    /// What the network before the cuts depends on.
+    pub(super) fn start_settings(&self, seed: u64) -> Settings {
+        let settings = &self.settings;
+        Settings {
+            seed,
+            engine: settings.engine,
+            data: settings.data.clone(),
+            transfer: settings.transfer.clone(),
+            prune: PruneSettings {
+                batch_norm_images: settings.prune.batch_norm_images,
+                ..PruneSettings::default()
+            },
+            ..Settings::default()
+        }
+    }
+
+    /// Whether the network before the cuts is made as that of `other`.
+    pub(super) fn starts_as(&self, other: &Self) -> bool {
+        self.model == other.model && self.start_settings(0) == other.start_settings(0)
+    }
+
+    /// What the cut of a network that is made already depends on.
+    pub(super) fn cut_settings(&self, seed: u64, target: &Target) -> Settings {
+        let mut settings = self.settings.clone();
+        settings.seed = seed;
+        settings.prune.targets = vec![*target];
+        settings.transfer = TransferSettings {
+            epochs: Some(0),
+            ..TransferSettings::default()
+        };
+        settings
+    }
 }
 
 /// The file as it is written.
@@ -56,6 +92,11 @@ impl Study {
             path: path.to_owned(),
             problem,
         })
+    }
+
+    /// The number of runs.
+    pub(super) fn runs(&self) -> usize {
+        self.arms.len() * self.seeds.len() * self.targets.len()
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -90,8 +131,12 @@ fn arm(
     mut own: toml::Table,
 ) -> Result<Arm, String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if name.is_empty() || !name.chars().all(is_plain) {
-        return Err("a name is of letters, digits, `-` and `_`, as it becomes a folder".to_owned());
+    // `lock` is a file of the study's folder.
+    if name.is_empty() || name == "lock" || !name.chars().all(is_plain) {
+        return Err(
+            "a name is of letters, digits, `-` and `_`, as it becomes a folder, and not `lock`"
+                .to_owned(),
+        );
     }
     let model = match own.remove("model") {
         Some(toml::Value::String(path)) => PathBuf::from(path),
@@ -109,6 +154,9 @@ fn arm(
         return Err("`seeds` and `targets` are those of the study, not of settings".to_owned());
     }
     let settings = Settings::deserialize(table).map_err(|error| error.message().to_owned())?;
+    if settings.data.path.is_none() && settings.data.kind != Some(DataKind::Digits) {
+        return Err("no images are named: `path` in `[settings.data]`".to_owned());
+    }
     Ok(Arm {
         name: name.to_owned(),
         model,
@@ -196,6 +244,7 @@ model = "other.onnx"
                 STUDY.replace("arms.given", "arms.\"../up\""),
                 "letters, digits",
             ),
+            (STUDY.replace("path = ", "#"), "no images are named"),
             (
                 STUDY.replace("[settings.data]", "[settings]\nseed = 1\n[settings.data]"),
                 "not of settings",

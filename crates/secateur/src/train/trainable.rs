@@ -51,10 +51,8 @@ pub fn names(graph: &Graph, trainable: Trainable, head: Option<&str>) -> Vec<Str
             .is_some_and(|output| normalised.contains(output.as_str()));
         for (role, name) in parameters {
             let is_trained = match role {
-                Role::Weight => trainable == Trainable::All,
-                Role::Scale | Role::Shift | Role::Slope => {
-                    trainable != Trainable::Head && !before_batch_norm
-                }
+                Role::Weight | Role::Slope => trainable == Trainable::All,
+                Role::Scale | Role::Shift => trainable != Trainable::Head && !before_batch_norm,
             };
             if is_head || is_trained {
                 names.insert(name.to_owned());
@@ -161,6 +159,20 @@ mod tests {
     use crate::graph::samples::Builder;
     use crate::progress::Silent;
     use crate::prune::{LayerPlan, PLAN_VERSION, PruningPlan, apply};
+
+    #[test]
+    fn slopes_are_trained_with_all_weights_alone() {
+        let mut b = Builder::new(3);
+        let made = b.conv("conv", "x", [8, 3, 3, 3], 1);
+        let slope = b.zeros("slope", &[8, 1, 1]);
+        let made = b.node("prelu", Op::PRelu, &[&made, &slope]);
+        let made = b.batch_norm("norm", &made, 8);
+        let graph = b.output(&made);
+        let wanted = ["norm.bias", "norm.scale"];
+        assert_eq!(names(&graph, Trainable::Scaling, None), wanted);
+        let wanted = ["conv.weight", "norm.bias", "norm.scale", "slope"];
+        assert_eq!(names(&graph, Trainable::All, None), wanted);
+    }
 
     #[test]
     fn the_scaling_factor_of_one_direction_is_trained() {

@@ -11,7 +11,7 @@ mod ridge;
 
 pub use batch_norm::insert_batch_norm;
 pub use head::{Ending, Head, NewHead, ending, with_new_head};
-pub use random::{Weights, with_random_weights};
+pub use random::{Untrained, Weights, with_random_weights};
 pub use ridge::RidgeSummary;
 
 use crate::exec::{BatchNormMode, Engine};
@@ -48,6 +48,8 @@ pub enum InsertBatchNorm {
 /// Settings of a transfer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TransferConfig {
+    /// Which weights the network starts from.
+    pub weights: Weights,
     /// What is trained.
     pub trainable: Trainable,
     /// What becomes of the head.
@@ -154,6 +156,16 @@ pub fn transfer(
             progress,
         )?,
     };
+    if config.weights == Weights::Random {
+        let untrained = with_random_weights(&graph, config.fit.seed);
+        if !untrained.left.is_empty() {
+            progress.note(&format!(
+                "not drawn anew, as they are no weights of layers: `{}`",
+                untrained.left.join("`, `")
+            ));
+        }
+        graph = untrained.graph;
+    }
     let classes = source.dataset.classes();
     let size = [source.preprocess.height, source.preprocess.width];
     let found = ending(&graph, size[0], size[1])?;
@@ -258,6 +270,7 @@ mod tests {
             first_epoch: 0,
         };
         let config = TransferConfig {
+            weights: Weights::Given,
             trainable: Trainable::Scaling,
             head: HeadChoice::Auto,
             insert_batch_norm: InsertBatchNorm::No,

@@ -8,7 +8,7 @@ use ndarray::{ArcArray, IxDyn};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Which weights the network starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,14 +24,29 @@ pub enum Weights {
 // PyTorch's default of `PReLU`.
 const SLOPE: f32 = 0.25;
 
-/// `graph` as if it had never been trained: weights uniform within `sqrt(6 / fan_in)` of zero, which has the variance
-/// `2 / fan_in` (He et al., arXiv 1502.01852, eq. (10)), scales 1, biases 0, slopes 1/4, stored batch-norm statistics
-/// those of values that are normalised. Constants of the architecture stay. The same `seed` gives the same weights.
+/// A network as if it had never been trained.
+pub struct Untrained {
+    /// The network.
+    pub graph: Graph,
+    /// Initializers that may hold what was learned and are no layer's, sorted: they stay as they are.
+    pub left: Vec<String>,
+}
+
+/// `graph` with weights uniform within `sqrt(6 / fan_in)` of zero, which has the variance `2 / fan_in` (He et al.,
+/// arXiv 1502.01852, eq. (10)), scales 1, biases 0, slopes 1/4, stored batch-norm statistics those of values that are
+/// normalised. What is done to images before the first layer stays. The same `seed` gives the same weights.
 #[must_use]
-pub fn with_random_weights(graph: &Graph, seed: u64) -> Graph {
+pub fn with_random_weights(graph: &Graph, seed: u64) -> Untrained {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut started = BTreeMap::new();
+    let mut images: BTreeSet<&str> = graph.inputs.iter().map(|input| &input.name[..]).collect();
+    let mut of_images = BTreeSet::new();
     for (node, parameters) in parameters(graph) {
+        if is_arithmetic_of(&images, graph, node) {
+            images.extend(node.outputs.iter().map(String::as_str));
+            of_images.extend(node.inputs.iter().map(String::as_str));
+            continue;
+        }
         for (role, name) in parameters {
             let Some(shape) = graph.initializers.get(name).map(Tensor::shape) else {
                 continue;
@@ -60,9 +75,29 @@ pub fn with_random_weights(graph: &Graph, seed: u64) -> Graph {
             }
         }
     }
+    let may_be_learned = |name: &&String, tensor: &Tensor| {
+        let is_float = matches!(tensor, Tensor::F32(_) | Tensor::F64(_));
+        let is_known = started.contains_key(*name) || of_images.contains(name.as_str());
+        is_float && !is_known && tensor.shape().iter().product::<usize>() > 1
+    };
+    let all = graph.initializers.iter();
+    let left = all.filter(|(name, tensor)| may_be_learned(name, tensor));
+    let left = left.map(|(name, _)| name.clone()).collect();
     let mut new = graph.clone();
     new.initializers.extend(started);
-    new
+    Untrained { graph: new, left }
+}
+
+/// Whether `node` does nothing but arithmetic with images and constants.
+fn is_arithmetic_of(images: &BTreeSet<&str>, graph: &Graph, node: &Node) -> bool {
+    let is_known =
+        |name: &String| images.contains(name.as_str()) || graph.initializers.contains_key(name);
+    matches!(node.op, Op::Arithmetic(_))
+        && node.inputs.iter().all(is_known)
+        && node
+            .inputs
+            .iter()
+            .any(|name| images.contains(name.as_str()))
 }
 
 fn filled(shape: &[usize], value: impl FnMut() -> f32) -> Tensor {
@@ -74,9 +109,10 @@ fn fan_in(node: &Node, name: &str, shape: &[usize]) -> usize {
     let axis = |axis: usize| shape.get(axis).copied().unwrap_or(1);
     let behind_first = shape.iter().skip(1).product();
     if let Op::ConvTranspose(attrs) = &node.op {
-        // `[in, out / groups, kernel_h, kernel_w]`.
+        // `[in, out / groups, kernel_h, kernel_w]`; of the kernel an output sums what the strides leave.
         let taps = behind_first / axis(1).max(1);
-        axis(0) / attrs.groups.max(1) * taps
+        let strides = attrs.strides[0].saturating_mul(attrs.strides[1]).max(1);
+        axis(0) / attrs.groups.max(1) * taps / strides
     } else if let Op::Gemm { trans_b: false, .. } = node.op {
         axis(0)
     } else if let (Op::MatMul, Some(right)) = (&node.op, node.inputs.get(1))
@@ -97,6 +133,7 @@ fn fan_in(node: &Node, name: &str, shape: &[usize]) -> usize {
 mod tests {
     use super::*;
     use crate::graph::samples::{Builder, conv_and_batch_norm};
+    use crate::graph::{Arithmetic, ConvAttrs};
 
     fn values(graph: &Graph, name: &str) -> Vec<f32> {
         graph.float(name).unwrap().iter().copied().collect()
@@ -112,36 +149,71 @@ mod tests {
             graph.initializers.insert(name.to_owned(), learned);
         }
         let random = with_random_weights(&graph, 1);
-        assert!(
-            values(&random, "conv.weight")
-                .iter()
-                .all(|&w| w.abs() <= (6.0_f32 / 9.0).sqrt())
-        );
+        assert!(random.left.is_empty(), "{:?}", random.left);
+        let weights = values(&random.graph, "conv.weight");
+        assert!(weights.iter().all(|&w| w.abs() <= (6.0_f32 / 9.0).sqrt()));
         for (name, want) in [
             ("norm.scale", 1.0),
             ("norm.bias", 0.0),
             ("norm.mean", 0.0),
             ("norm.variance", 1.0),
         ] {
-            assert_eq!(values(&random, name), [want; 4], "{name}");
+            assert_eq!(values(&random.graph, name), [want; 4], "{name}");
         }
-        assert_eq!(random, with_random_weights(&graph, 1));
-        assert_ne!(random, with_random_weights(&graph, 2));
+        assert_eq!(random.graph, with_random_weights(&graph, 1).graph);
+        assert_ne!(random.graph, with_random_weights(&graph, 2).graph);
+    }
+
+    #[test]
+    fn what_is_done_to_images_stays_and_what_is_no_layers_is_named() {
+        let mut b = Builder::new(3);
+        let means = b.zeros("means", &[1, 3, 1, 1]);
+        let made = b.node("centred", Op::Arithmetic(Arithmetic::Add), &["x", &means]);
+        let made = b.conv("conv", &made, [8, 3, 3, 3], 1);
+        let gain = b.zeros("gain", &[8, 1, 1]);
+        let made = b.node("sub", Op::Arithmetic(Arithmetic::Sub), &[&made, &gain]);
+        let mut graph = b.output(&made);
+        let mean = Tensor::F32(ArcArray::from_elem(IxDyn(&[1, 3, 1, 1]), -0.5));
+        graph.initializers.insert("means".to_owned(), mean);
+        let random = with_random_weights(&graph, 1);
+        assert_eq!(values(&random.graph, "means"), [-0.5; 3]);
+        assert_eq!(random.left, ["gain"]);
     }
 
     #[test]
     fn weights_have_the_variance_that_keeps_the_scale_of_values() {
-        let mut builder = Builder::new(16);
-        let made = builder.conv("conv", "x", [256, 16, 3, 3], 1);
-        let graph = builder.output(&made);
-        let weights = values(&with_random_weights(&graph, 3), "conv.weight");
-        let mean_square =
-            weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>() / weights.len() as f64;
-        let want = 2.0 / (16.0 * 9.0);
-        // 36,864 draws: the mean of their squares has a relative standard error of 0.5 %.
-        assert!(
-            (mean_square / want - 1.0).abs() < 0.02,
-            "{mean_square} {want}"
-        );
+        let conv = |groups| {
+            Op::Conv(ConvAttrs {
+                groups,
+                ..ConvAttrs::default()
+            })
+        };
+        let gemm = |trans_b| Op::Gemm {
+            alpha: 1.0,
+            beta: 1.0,
+            trans_a: false,
+            trans_b,
+        };
+        for (op, inputs, shape, fan_in) in [
+            (conv(1), ["x", "w"], vec![256, 16, 3, 3], 144),
+            // Of 64 channels that go in, each output sees 16.
+            (conv(4), ["x", "w"], vec![256, 16, 3, 3], 144),
+            (gemm(false), ["x", "w"], vec![300, 100], 300),
+            (gemm(true), ["x", "w"], vec![300, 100], 100),
+            (Op::MatMul, ["x", "w"], vec![300, 100], 300),
+            (Op::MatMul, ["w", "x"], vec![300, 100], 100),
+        ] {
+            let mut b = Builder::new(16);
+            b.zeros("w", &shape);
+            let name = op.name();
+            let made = b.node("layer", op, &inputs);
+            let graph = b.output(&made);
+            let weights = values(&with_random_weights(&graph, 3).graph, "w");
+            let squares = weights.iter().map(|&w| f64::from(w).powi(2));
+            let mean_square = squares.sum::<f64>() / weights.len() as f64;
+            let ratio = mean_square * f64::from(fan_in) / 2.0;
+            // 30,000 draws and more: the mean of their squares has a relative standard error of 0.5 %.
+            assert!((ratio - 1.0).abs() < 0.02, "{name} {shape:?}: {ratio}");
+        }
     }
 }

@@ -137,12 +137,12 @@ fn an_arm_can_be_added_to_a_finished_study() {
     assert!(!path("channels/seed-0/transfer").exists());
     assert!(read(&place, "runs/study/channels/seed-0/network.onnx") == network);
     // Begun anew, nothing of it is left.
-    let changed = two.replace("epochs = 1", "epochs = 2");
+    let changed = two.replace("limit = 400", "limit = 300");
     place.write("study.toml", changed.as_bytes());
     let refused = place.run(&["study", "study.toml", "--resume"]);
     assert_eq!(refused.status, 2);
     assert!(
-        refused.error().contains("`transfer.epochs`"),
+        refused.error().contains("`data.limit`"),
         "{}",
         refused.stderr
     );

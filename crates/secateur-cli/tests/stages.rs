@@ -654,6 +654,8 @@ fn rounds_for_time_keep_what_is_faster_and_go_on_from_what_was_measured() {
         }
         times["whole"] = 100_000.into();
         std::fs::write(&path, times.to_string()).unwrap();
+        // As it is after a kill: what is finished is not computed again.
+        std::fs::write(place.path().join("run/unfinished"), "").unwrap();
         for entry in std::fs::read_dir(&checkpoints).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();

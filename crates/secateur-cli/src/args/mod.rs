@@ -376,16 +376,8 @@ pub struct ReportArgs {
 pub struct StudyArgs {
     /// The study, a TOML file
     pub study: PathBuf,
-    /// Folder of the study: a folder for each arm, seed and run, and the results [default: `runs/` and the name of the
-    /// study's file without its extension]
-    #[arg(long, value_name = "DIR")]
-    pub run: Option<PathBuf>,
-    /// Go on with the study that the folder holds, finished or not; runs that are finished stay, new ones are added
-    #[arg(long, conflicts_with = "anew")]
-    pub resume: bool,
-    /// Begin anew where the folder holds a study, whose runs are removed
-    #[arg(long)]
-    pub anew: bool,
+    #[command(flatten)]
+    pub run: RunArgs,
     /// Print what each arm would do and stop
     #[arg(long)]
     pub dry_run: bool,

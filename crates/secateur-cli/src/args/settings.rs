@@ -74,14 +74,14 @@ fn read(path: &Path) -> Result<Settings> {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Run options")]
 pub struct RunArgs {
-    /// Folder of the run: settings, history, plan, checkpoints, reports [default: `runs/` and the name of
-    /// the output without its extension]
+    /// Folder of the run: settings, history, plan, checkpoints, reports; of a study its runs and results [default: `runs/` and
+    /// the name of the output, of a study that of its file, without its extension]
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
-    /// Go on with a run that was cut off; it ends with the same bytes
+    /// Go on with a run that was cut off; it ends with the same bytes. What is finished stays; to a study new runs are added
     #[arg(long, conflicts_with = "anew")]
     pub resume: bool,
-    /// Begin anew where the folder holds a run that was cut off, which is removed
+    /// Begin anew where the folder holds a run that was cut off, or a study, which is removed
     #[arg(long)]
     pub anew: bool,
 }

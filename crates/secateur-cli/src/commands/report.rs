@@ -4,20 +4,20 @@ use crate::args::ReportArgs;
 use crate::{Outcome, output};
 use anyhow::{Context, Result, anyhow, bail};
 use secateur::report::{CompressReport, StudyReport};
-use secateur::study::UNFINISHED;
+use secateur::study;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
 pub fn run(args: &ReportArgs) -> Result<Outcome> {
-    if args.run.join(UNFINISHED).exists() {
+    if args.run.join(study::UNFINISHED).exists() {
         bail!(
             "the study in `{}` is not finished: `secateur study` with `--resume` goes on",
             args.run.display()
         );
     }
-    let study = args.run.join("study.json");
-    if study.exists() {
-        let report: StudyReport = read(&study)?;
+    let of_study = args.run.join(study::REPORT);
+    if of_study.exists() {
+        let report: StudyReport = read(&of_study)?;
         let remarks = report.remarks();
         output::emit(args.global.format, &report, &report.tables(), &remarks)?;
         return Ok(Outcome::of(report.failures.is_empty()));
@@ -35,7 +35,7 @@ pub fn run(args: &ReportArgs) -> Result<Outcome> {
 fn read<R: DeserializeOwned>(path: &Path) -> Result<R> {
     let text = std::fs::read_to_string(path).with_context(|| {
         format!(
-            "cannot read `{}`, which a run of `compress` (`study.json`: a study) writes at its end",
+            "cannot read `{}`, which a run of `compress` writes at its end",
             path.display()
         )
     })?;

@@ -1,6 +1,6 @@
 //! `secateur study`.
 
-use crate::args::{RunArgs, StudyArgs};
+use crate::args::StudyArgs;
 use crate::progress::Terminal;
 use crate::{Outcome, interrupt, output};
 use anyhow::Result;
@@ -15,18 +15,13 @@ pub fn run(args: &StudyArgs, progress: &Terminal) -> Result<Outcome> {
         output::emit(args.global.format, &plans, &[plan_table(&plans)], &[])?;
         return Ok(Outcome::Done);
     }
-    let run = RunArgs {
-        run: args.run.clone(),
-        resume: args.resume,
-        anew: args.anew,
-    };
-    let folder = run.folder(&args.study)?;
+    let folder = args.run.folder(&args.study)?;
     interrupt::listen()?;
     let report = run_study(&StudyJob {
         name: &args.study.display().to_string(),
         study: &study,
         folder: &folder,
-        resume: run.resume(),
+        resume: args.run.resume(),
         runtime_options: &options,
         progress,
     })?;

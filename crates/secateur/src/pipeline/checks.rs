@@ -20,12 +20,13 @@ fn wrong(setting: &'static str, value: &str, want: &'static str) -> Result<(), P
 /// Settings that no transfer can have.
 pub(super) fn check_transfer(settings: &Settings) -> Result<(), PipelineError> {
     let transfer = &settings.transfer;
-    if transfer.weights == Weights::Random && transfer.trainable != Trainable::All {
+    let is_random = transfer.weights == Weights::Random;
+    if is_random && transfer.trainable != Trainable::All {
         let want = "`all` (`--transfer all`) with random weights, which do nothing as they are";
         let value = format!("{:?}", transfer.trainable).to_lowercase();
         return wrong("trainable", &value, want);
     }
-    if transfer.weights == Weights::Random && transfer.epochs == Some(0) {
+    if is_random && transfer.epochs == Some(0) {
         return wrong("epochs", "0", "at least 1 with random weights");
     }
     if settings.data.batch_size == 0 {

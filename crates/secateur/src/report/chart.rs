@@ -1,15 +1,23 @@
 //! Validation accuracy against parameters over the rounds, as an SVG drawing.
 
 use super::{CompressReport, ReportError, Round};
+use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::{
-    ChartBuilder, Circle, Color, IntoDrawingArea, LineSeries, RGBColor, SVGBackend, TRANSPARENT,
+    Cartesian2d, ChartBuilder, ChartContext, Circle, Color, DrawingArea, IntoDrawingArea,
+    LineSeries, RGBColor, SVGBackend, TRANSPARENT,
 };
+use std::ops::Range;
+
+/// A chart with its axes drawn.
+pub(super) type Panel<'a> =
+    ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 pub(super) const WIDTH: u32 = 720;
 pub(super) const HEIGHT: u32 = 360;
 const KEPT: RGBColor = RGBColor(0x1f, 0x6f, 0xb4);
 const TAKEN_BACK: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
-pub(super) const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
+const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
 pub(super) const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 
 impl CompressReport {
@@ -42,31 +50,13 @@ impl CompressReport {
 
 fn draw(svg: &mut String, points: &[(f64, f64, &Round)]) -> Result<(), Box<dyn std::error::Error>> {
     let largest = points.iter().map(|point| point.0).fold(0.0, f64::max);
-    let (low, high) = points
-        .iter()
-        .fold((f64::MAX, f64::MIN), |(low, high), point| {
-            (low.min(point.1), high.max(point.1))
-        });
-    let margin = ((high - low) * 0.1).max(0.5);
     let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
-    area.fill(&TRANSPARENT)?;
-    let mut chart = ChartBuilder::on(&area)
-        .margin(12)
-        .x_label_area_size(44)
-        .y_label_area_size(60)
-        .build_cartesian_2d(
-            0.0..(largest * 1.05).max(1e-9),
-            (low - margin)..(high + margin),
-        )?;
-    chart
-        .configure_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(INK)
-        .x_desc("parameters, M")
-        .y_desc("validation top-1, %")
-        .y_label_formatter(&|y| format!("{y:.1}"))
-        .draw()?;
+    let mut chart = panel(
+        &area,
+        0.0..(largest * 1.05).max(1e-9),
+        points.iter().map(|point| point.1),
+        ["parameters, M", "validation top-1, %"],
+    )?;
     let kept = points
         .iter()
         .filter(|point| point.2.accepted)
@@ -82,4 +72,33 @@ fn draw(svg: &mut String, points: &[(f64, f64, &Round)]) -> Result<(), Box<dyn s
     }))?;
     area.present()?;
     Ok(())
+}
+
+/// Axes and grid of a chart of accuracies `ys`, in percent, with the descriptions of `[x, y]`.
+pub(super) fn panel<'a>(
+    area: &DrawingArea<SVGBackend<'a>, Shift>,
+    xs: Range<f64>,
+    ys: impl Iterator<Item = f64>,
+    [x_desc, y_desc]: [&str; 2],
+) -> Result<Panel<'a>, Box<dyn std::error::Error>> {
+    let (low, high) = ys.fold((f64::MAX, f64::MIN), |(low, high), y| {
+        (low.min(y), high.max(y))
+    });
+    let margin = ((high - low) * 0.1).max(0.5);
+    area.fill(&TRANSPARENT)?;
+    let mut chart = ChartBuilder::on(area)
+        .margin(12)
+        .x_label_area_size(44)
+        .y_label_area_size(60)
+        .build_cartesian_2d(xs, (low - margin)..(high + margin))?;
+    chart
+        .configure_mesh()
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(INK)
+        .x_desc(x_desc)
+        .y_desc(y_desc)
+        .y_label_formatter(&|y| format!("{y:.1}"))
+        .draw()?;
+    Ok(chart)
 }

@@ -1,10 +1,10 @@
 //! Several lines of accuracy against parameters, as an SVG drawing.
 
 use super::ReportError;
-use super::chart::{GRID, HEIGHT, INK, WIDTH};
+use super::chart::{GRID, HEIGHT, WIDTH, panel};
 use plotters::prelude::{
-    ChartBuilder, Circle, Color, IntoDrawingArea, LineSeries, PathElement, RGBColor, SVGBackend,
-    SeriesLabelPosition, TRANSPARENT, WHITE,
+    Circle, Color, IntoDrawingArea, LineSeries, PathElement, RGBColor, SVGBackend,
+    SeriesLabelPosition, WHITE,
 };
 
 /// One line and what it is the mean of.
@@ -38,30 +38,16 @@ pub(super) fn draw_curves(curves: &[Curve]) -> Result<String, ReportError> {
 }
 
 fn draw(svg: &mut String, curves: &[Curve]) -> Result<(), Box<dyn std::error::Error>> {
-    let all = || {
-        curves
-            .iter()
-            .flat_map(|curve| curve.line.iter().chain(&curve.points))
-    };
-    let low = all().map(|point| point.1).fold(f64::MAX, f64::min);
-    let high = all().map(|point| point.1).fold(f64::MIN, f64::max);
-    let margin = ((high - low) * 0.1).max(0.5);
+    let all = curves
+        .iter()
+        .flat_map(|curve| curve.line.iter().chain(&curve.points));
     let area = SVGBackend::with_string(svg, (WIDTH, HEIGHT)).into_drawing_area();
-    area.fill(&TRANSPARENT)?;
-    let mut chart = ChartBuilder::on(&area)
-        .margin(12)
-        .x_label_area_size(44)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..102.0, (low - margin)..(high + margin))?;
-    chart
-        .configure_mesh()
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(INK)
-        .x_desc("parameters kept, %")
-        .y_desc("test top-1, %")
-        .y_label_formatter(&|y| format!("{y:.1}"))
-        .draw()?;
+    let mut chart = panel(
+        &area,
+        0.0..102.0,
+        all.map(|point| point.1),
+        ["parameters kept, %", "test top-1, %"],
+    )?;
     for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
         chart
             .draw_series(LineSeries::new(

@@ -36,6 +36,9 @@ pub enum ReportError {
     /// The chart cannot be drawn.
     #[error("cannot draw the chart: {0}")]
     Chart(String),
+    /// The report cannot be written as JSON.
+    #[error("cannot write the report as JSON: {0}")]
+    Json(String),
 }
 
 /// Size and accuracy of a network.

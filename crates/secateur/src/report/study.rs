@@ -43,6 +43,10 @@ impl StudyPoint {
             run: run.to_owned(),
         }
     }
+
+    fn is_of(&self, arm: &str, target: &str) -> bool {
+        self.arm == arm && self.target == target
+    }
 }
 
 /// A run of a study that failed.
@@ -146,16 +150,25 @@ impl StudyReport {
             .iter()
             .filter(|point| seen.insert((&point.arm, &point.target)));
         let rows = firsts.map(|first| {
-            let of_row =
-                |point: &&StudyPoint| point.arm == first.arm && point.target == first.target;
-            row(&points.iter().filter(of_row).collect::<Vec<_>>(), first)
+            let same = points
+                .iter()
+                .filter(|point| point.is_of(&first.arm, &first.target));
+            row(&same.collect::<Vec<_>>(), first)
         });
         Self {
             study: study.to_owned(),
             rows: rows.collect(),
-            points: points.clone(),
+            points,
             failures,
         }
+    }
+
+    /// The report as scripts read it.
+    ///
+    /// # Errors
+    /// [`ReportError`] where it cannot be written as JSON.
+    pub fn to_json(&self) -> Result<String, ReportError> {
+        serde_json::to_string_pretty(self).map_err(|problem| ReportError::Json(problem.to_string()))
     }
 
     /// All tables, the most important first.
@@ -274,7 +287,7 @@ impl StudyReport {
                     points: Vec::new(),
                 });
             }
-            let of_row = |point: &&StudyPoint| point.arm == row.arm && point.target == row.target;
+            let of_row = |point: &&StudyPoint| point.is_of(&row.arm, &row.target);
             let found = self.points.iter().filter(of_row);
             if let Some(curve) = curves.last_mut() {
                 curve

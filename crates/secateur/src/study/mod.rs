@@ -9,7 +9,7 @@ mod run;
 
 pub use foresee::{ArmPlan, foresee_study};
 pub use plan::{Arm, Study};
-pub use run::{StudyJob, UNFINISHED, run_study};
+pub use run::{REPORT, StudyJob, UNFINISHED, run_study};
 
 use crate::pipeline::PipelineError;
 use std::path::PathBuf;

@@ -13,8 +13,10 @@ use std::time::Instant;
 
 /// There while a study has not come to its end.
 pub const UNFINISHED: &str = "study.unfinished";
+/// What a study reports, there at its end.
+pub const REPORT: &str = "study.json";
 /// The results; names with a point in them are no arms'.
-const RESULTS: [&str; 3] = ["study.json", "study.md", "study.html"];
+const RESULTS: [&str; 3] = [REPORT, "study.md", "study.html"];
 /// The network before any cut, in the folder of its arm and seed.
 const START: &str = "network.onnx";
 /// The run that made it.
@@ -46,7 +48,7 @@ pub struct StudyJob<'j> {
 pub fn run_study(job: &StudyJob<'_>) -> Result<StudyReport, StudyError> {
     let folder = job.folder;
     let is_there = |name: &str| folder.join(name).exists();
-    let holds_study = is_there(UNFINISHED) || is_there(RESULTS[0]);
+    let holds_study = is_there(UNFINISHED) || is_there(REPORT);
     if is_there(CONFIG) {
         return Err(StudyError::IsRun(folder.to_owned()));
     }
@@ -60,8 +62,7 @@ pub fn run_study(job: &StudyJob<'_>) -> Result<StudyReport, StudyError> {
         clear(job)?;
     }
     let report = Runs::of(job).all()?;
-    let json = serde_json::to_string_pretty(&report).unwrap_or_default();
-    let texts = [json, report.to_markdown(), report.to_html()?];
+    let texts = [report.to_json()?, report.to_markdown(), report.to_html()?];
     for (name, text) in RESULTS.iter().zip(texts) {
         write_atomic(&folder.join(name), text.as_bytes())?;
     }

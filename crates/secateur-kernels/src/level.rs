@@ -1,14 +1,29 @@
 //! The instruction set that the kernels use: the best one that the processor has.
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use crate::amx::Amx;
 use pulp::{Arch, Simd, WithSimd};
 use std::sync::OnceLock;
 
-/// Environment variable that asks for a lesser instruction set: `avx2` or `scalar`. Tests use it.
+/// Environment variable that asks for a lesser instruction set, `avx512`, `avx2` or `scalar`, or for matrix registers wherever
+/// they can be used, `amx`. Tests use it.
 const VARIABLE: &str = "SECATEUR_SIMD";
 
 pub(crate) fn arch() -> Arch {
     static ARCH: OnceLock<Arch> = OnceLock::new();
     *ARCH.get_or_init(|| choose(std::env::var(VARIABLE).ok().as_deref()))
+}
+
+/// The processor's matrix registers, where it has them and no lesser instruction set is asked for, and whether they are to be
+/// used wherever they can be: tests ask for that with `amx`.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub(crate) fn amx() -> Option<(Amx, bool)> {
+    static AMX: OnceLock<Option<(Amx, bool)>> = OnceLock::new();
+    *AMX.get_or_init(|| match std::env::var(VARIABLE).as_deref() {
+        Ok("avx512" | "avx2" | "scalar") => None,
+        _ if cfg!(miri) => None,
+        wanted => Amx::try_new().map(|amx| (amx, wanted == Ok("amx"))),
+    })
 }
 
 fn choose(wanted: Option<&str>) -> Arch {

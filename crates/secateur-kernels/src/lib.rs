@@ -8,6 +8,8 @@
 //! caller, and as fast as that is optimised; those that networks spend time in are written out here.
 
 pub mod aligned;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod bundle;
 pub mod channel;
 mod clamp;

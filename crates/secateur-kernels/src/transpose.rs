@@ -105,7 +105,7 @@ fn by_fours(
 }
 
 #[cfg(target_arch = "x86_64")]
-mod x86 {
+pub(crate) mod x86 {
     use core::arch::x86_64::__m512;
     use pulp::cast;
     use pulp::x86::V4;
@@ -209,8 +209,9 @@ mod x86 {
         }
     }
 
+    /// Rows become columns.
     #[inline(always)]
-    fn transposed(simd: V4, rows: [__m512; 16]) -> [__m512; 16] {
+    pub(crate) fn transposed(simd: V4, rows: [__m512; 16]) -> [__m512; 16] {
         let avx = simd.avx512f;
         let mut pairs = rows;
         for i in 0..8 {

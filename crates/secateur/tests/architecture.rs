@@ -261,10 +261,13 @@ fn foreign_crates_are_named_only_in_their_homes() {
 }
 
 #[test]
-fn nothing_is_unsafe_but_the_advice_on_memory() {
+fn nothing_is_unsafe_but_the_advice_on_memory_and_matrix_registers() {
     assert_eq!(
         with_word(&rust_files(), "unsafe"),
-        ["crates/secateur-kernels/src/aligned.rs"]
+        [
+            "crates/secateur-kernels/src/aligned.rs",
+            "crates/secateur-kernels/src/amx/registers.rs"
+        ]
     );
 }
 

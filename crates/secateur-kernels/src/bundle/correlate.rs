@@ -2,6 +2,8 @@
 //! is packed but the weights.
 
 use super::SMALL;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::amx;
 use super::geometry::{Correlation, Pair};
 use super::joined::{self, Joined, Joints};
 use super::panels::{Kernel, Panel, fill, pack, panels};
@@ -33,6 +35,10 @@ pub(super) fn correlate(
     finish: Finish<'_>,
     target: &mut [f32],
 ) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if let Some(amx) = amx::for_correlation(correlation, kernel.slot.is_some()) {
+        return amx::correlate(amx, correlation, x, kernel, finish, target);
+    }
     if winograd::is_faster(correlation) {
         return winograd::correlate(correlation, x, kernel, finish, target);
     }

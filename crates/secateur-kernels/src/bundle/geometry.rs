@@ -22,12 +22,13 @@ pub(super) struct Correlation {
     /// Height and width.
     pub source: [usize; 2],
     pub target: [usize; 2],
-    axes: [Axis; 2],
+    pub axes: [Axis; 2],
     /// Height and width of the kernel.
-    kernel: [usize; 2],
+    pub kernel: [usize; 2],
     /// Along each axis, the distance of positions that meet the same taps, but for padding.
-    phases: [usize; 2],
-    strides: [usize; 2],
+    pub phases: [usize; 2],
+    /// Places of the source from a position to the next one that meets the same taps.
+    pub strides: [usize; 2],
     /// Where the taps of a position start to read, from it on, if they stand without gaps and positions are neighbours.
     starts: Option<[isize; 2]>,
     /// Whether the last tap is the first to read.

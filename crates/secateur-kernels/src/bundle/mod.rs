@@ -1,5 +1,7 @@
 //! Kernels for values in [`Bundles`](crate::Layout::Bundles).
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
 mod block;
 pub(crate) mod conv;
 mod correlate;

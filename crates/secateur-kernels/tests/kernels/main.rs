@@ -277,6 +277,24 @@ fn convolutions_of_every_kind_equal_the_loop() {
         // A part of the gradient of the weight that has one row alone.
         conv(8, 1, [64, 10, 9], 57, [3, 3], one, one, [1, 1, 1, 1]),
         conv(8, 1, [57, 10, 9], 64, [3, 3], one, one, [1, 1, 1, 1]),
+        // Blocks of matrix registers: one and two rows and columns, channels in several turns, positions that read nothing,
+        // regions of many and of few columns, steps that skip all but one place.
+        conv(8, 1, [31, 9, 9], 17, [1, 1], one, one, [0; 4]),
+        conv(16, 1, [600, 5, 3], 15, [1, 1], one, one, [0; 4]),
+        conv(32, 1, [1500, 1, 2], 65, [1, 1], one, one, [0; 4]),
+        conv(8, 1, [40, 9, 8], 33, [1, 1], [1, 2], one, [1, 0, 1, 1]),
+        conv(8, 1, [65, 3, 150], 33, [3, 3], [1, 2], one, [1, 1, 1, 1]),
+        conv(
+            16,
+            1,
+            [40, 4, 4],
+            33,
+            [2, 2],
+            [1 << 20, 1 << 20],
+            one,
+            [0; 4],
+        ),
+        conv(8, 1, [33, 12, 11], 48, [3, 3], [2, 3], [2, 1], [2, 1, 0, 3]),
         // Padding wider than the plane.
         conv(2, 1, [2, 2, 2], 3, [5, 5], [2, 2], one, [4, 4, 4, 4]),
         conv(2, 2, [2, 1, 1], 2, [3, 3], one, one, [1, 1, 1, 1]),
@@ -355,48 +373,8 @@ fn patches_of_outputs_err_at_most_twice_as_much_as_products_one_by_one() {
     for (channels, size) in [(64, 12), (256, 8)] {
         let shape = conv(8, 1, [channels, size, size], 32, [3, 3], one, one, [1; 4]);
         let shape = shape.expect("the kernel fits");
-        let [x, w, dy] = [
-            numbers(shape.input_len(), 1),
-            numbers(shape.weight_len(), 2),
-            numbers(shape.output_len(), 3),
-        ];
-        let mut want = [vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]];
-        each_product(&shape, |i, j, k| {
-            let [x, w, dy] = [x[i], w[j], dy[k]].map(f64::from);
-            want[0][k] += w * x;
-            want[1][i] += w * dy;
-            want[2][j] += x * dy;
-        });
-        let errors = |layout| {
-            let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
-            let mut dw = vec![f32::NAN; w.len()];
-            let [x, dy] = [(shape.input, &x), (shape.output, &dy)]
-                .map(|(image, values)| to_layout(layout, image, values));
-            forward(
-                layout,
-                &shape,
-                &x,
-                Weight::new(&w),
-                Finish::default(),
-                &mut y,
-            );
-            backward_data(layout, &shape, Weight::new(&w), &dy, &mut dx);
-            backward_weight(layout, &shape, &x, &dy, &mut dw);
-            let got = [
-                from_layout(layout, shape.output, &y),
-                from_layout(layout, shape.input, &dx),
-                dw,
-            ];
-            // Root mean square, of that of the values.
-            [0, 1, 2].map(|index| {
-                let pairs = got[index].iter().zip(&want[index]);
-                let error: f64 = pairs
-                    .map(|(got, want)| (f64::from(*got) - want).powi(2))
-                    .sum();
-                (error / want[index].iter().map(|want| want * want).sum::<f64>()).sqrt()
-            })
-        };
-        let (planes, bundles) = (errors(Layout::Planes), errors(Layout::Bundles(8)));
+        let planes = errors(Layout::Planes, &shape);
+        let bundles = errors(Layout::Bundles(8), &shape);
         for (planes, bundles) in planes.into_iter().zip(bundles) {
             assert!(
                 bundles < 2.0 * planes,
@@ -404,6 +382,64 @@ fn patches_of_outputs_err_at_most_twice_as_much_as_products_one_by_one() {
             );
         }
     }
+}
+
+/// Sums of parts of floats are as exact as sums of floats: with one of the six products less the error is over the bound.
+#[test]
+fn products_of_many_channels_err_as_sums_of_floats_do() {
+    let one = [1, 1];
+    for shape in [
+        conv(8, 1, [64, 6, 6], 128, [1, 1], one, one, [0; 4]),
+        conv(8, 1, [64, 7, 7], 128, [3, 3], [2, 2], one, [1; 4]),
+    ] {
+        let shape = shape.expect("the kernel fits");
+        for error in errors(Layout::Bundles(8), &shape) {
+            assert!(error < 5e-7, "{error:e}; {shape:?}");
+        }
+    }
+}
+
+/// The error of output, gradient of input and of weight, root mean square, of that of the values.
+fn errors(layout: Layout, shape: &ConvShape) -> [f64; 3] {
+    let [x, w, dy] = [
+        numbers(shape.input_len(), 1),
+        numbers(shape.weight_len(), 2),
+        numbers(shape.output_len(), 3),
+    ];
+    let mut want = [vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]];
+    each_product(shape, |i, j, k| {
+        let [x, w, dy] = [x[i], w[j], dy[k]].map(f64::from);
+        want[0][k] += w * x;
+        want[1][i] += w * dy;
+        want[2][j] += x * dy;
+    });
+    let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
+    let mut dw = vec![f32::NAN; w.len()];
+    let [x, dy] = [(shape.input, &x), (shape.output, &dy)]
+        .map(|(image, values)| to_layout(layout, image, values));
+    forward(
+        layout,
+        shape,
+        &x,
+        Weight::new(&w),
+        Finish::default(),
+        &mut y,
+    );
+    backward_data(layout, shape, Weight::new(&w), &dy, &mut dx);
+    backward_weight(layout, shape, &x, &dy, &mut dw);
+    let got = [
+        from_layout(layout, shape.output, &y),
+        from_layout(layout, shape.input, &dx),
+        dw,
+    ];
+    // Root mean square, of that of the values.
+    [0, 1, 2].map(|index| {
+        let pairs = got[index].iter().zip(&want[index]);
+        let error: f64 = pairs
+            .map(|(got, want)| (f64::from(*got) - want).powi(2))
+            .sum();
+        (error / want[index].iter().map(|want| want * want).sum::<f64>()).sqrt()
+    })
 }
 
 #[test]
@@ -450,14 +486,15 @@ fn sums_of_bundles_are_those_in_double_precision() {
     }
 }
 
-/// Runs the other tests of this file again with lesser instruction sets than the best one.
+/// Runs the other tests of this file again with matrix registers wherever they can be used, if the processor has such, and with
+/// lesser instruction sets than the best one.
 #[test]
 fn every_instruction_set_passes() {
     const VARIABLE: &str = "SECATEUR_SIMD";
     if std::env::var_os(VARIABLE).is_some() {
         return;
     }
-    for name in ["avx2", "scalar"] {
+    for name in ["amx", "avx512", "avx2", "scalar"] {
         let tests = std::env::current_exe().expect("this program");
         let output = std::process::Command::new(tests)
             .env(VARIABLE, name)

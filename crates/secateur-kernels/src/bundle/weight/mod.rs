@@ -5,6 +5,8 @@ pub(super) mod sums;
 mod tiles;
 
 use super::SMALL;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::amx;
 use super::geometry::Correlation;
 use super::winograd;
 use crate::tile::TileSize;
@@ -16,6 +18,10 @@ const LARGEST: usize = 1 << 24;
 
 /// Writes all of `dw`, `[output, channel, tap]`, for a correlation from the input to the output.
 pub(super) fn gradient(correlation: &Correlation, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if let Some(amx) = amx::for_gradient(correlation) {
+        return amx::gradient(amx, correlation, x, dy, dw);
+    }
     let (turned, work) = tiles::best(correlation);
     let products = correlation.outputs * correlation.channels * correlation.taps();
     // Where a bundle fills a register, and that is a small one, turning takes longer than it saves.

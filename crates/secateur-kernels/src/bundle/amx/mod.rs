@@ -1,0 +1,93 @@
+//! Convolutions of bundles in matrix registers: a step of a block of sums is 32 channels of a tap.
+
+mod correlate;
+mod finished;
+mod gradient;
+mod operands;
+mod plan;
+mod pointwise;
+mod stage;
+mod weights;
+
+use super::block::Turned;
+use super::geometry::Correlation;
+use super::winograd;
+use crate::amx::{Amx, DEPTH, SIDE};
+use crate::level;
+pub(super) use correlate::correlate;
+pub(super) use gradient::gradient;
+
+/// Products one by one in whose time as many as one are computed in matrix registers, in tenths.
+const PRODUCT: usize = 5;
+/// Such products in whose time a value is made ready or written, where positions read one place each; where they share
+/// places, those of neighbours are made ready more than once, and nothing is multiplied meanwhile.
+const VALUE: usize = 12;
+const SHARED: usize = 80;
+/// Such products in whose time a value is made ready that is turned.
+const TURNED: usize = 32;
+/// And in whose time a weight is packed.
+const WEIGHT: usize = 64;
+
+/// How many times as fast minimal filtering is as products one by one, in tenths.
+const SAVED: usize = 15;
+/// Taps of the largest kernel: what is kept for each stays small.
+const TAPS: usize = 49;
+/// Numbers of the largest gradient of a weight: sums are kept of all of them.
+const LARGEST: usize = 1 << 24;
+
+/// The matrix registers, where products in them take less time than otherwise. Weights that are kept packed take none.
+pub(super) fn for_correlation(c: &Correlation, is_kept: bool) -> Option<Amx> {
+    let (amx, is_forced) = level::amx().filter(|_| fits(c))?;
+    (is_forced || is_faster(c, is_kept)).then_some(amx)
+}
+
+/// The same for the gradient of the weight.
+pub(super) fn for_gradient(c: &Correlation) -> Option<Amx> {
+    let (amx, is_forced) = level::amx().filter(|_| fits(c))?;
+    let wide = |channels: usize| channels.next_multiple_of(2 * SIDE);
+    let is_small = wide(c.channels) * wide(c.outputs) * c.taps() <= LARGEST;
+    (is_small && (is_forced || gradient_is_faster(c))).then_some(amx)
+}
+
+fn fits(c: &Correlation) -> bool {
+    c.groups == 1 && c.taps() <= TAPS
+}
+
+/// The time that is otherwise taken for an image.
+fn products(c: &Correlation, is_by_patches: bool) -> usize {
+    let products = c.reads() * c.channels * c.outputs;
+    if is_by_patches {
+        10 * products / SAVED
+    } else {
+        products
+    }
+}
+
+/// Whether products in matrix registers take less time than those one by one.
+fn is_faster(c: &Correlation, is_kept: bool) -> bool {
+    let (channels, outputs) = (
+        c.channels.next_multiple_of(DEPTH),
+        c.outputs.next_multiple_of(SIDE),
+    );
+    let value = if c.taps() == 1 { VALUE } else { SHARED };
+    let own = PRODUCT * c.reads() * channels * outputs / 10
+        + value * (c.places() * c.channels + c.positions() * c.outputs);
+    let weights = c.taps_in_use().iter().filter(|used| **used).count() * channels * outputs;
+    let packing = if is_kept { 0 } else { WEIGHT * weights };
+    let lanes = c.bundles * c.images;
+    lanes * own + packing < lanes * products(c, winograd::is_faster(c))
+}
+
+/// Whether they do for the gradient of the weight.
+fn gradient_is_faster(c: &Correlation) -> bool {
+    let wide = |channels: usize| channels.next_multiple_of(SIDE);
+    let (still, turned) = match gradient::turned(c) {
+        Turned::Input => (c.outputs, c.channels),
+        Turned::Output => (c.channels, c.outputs),
+    };
+    let reads = c.positions() * c.taps();
+    let own = PRODUCT * reads * wide(c.channels) * wide(c.outputs) / 10
+        + VALUE * reads * still
+        + TURNED * c.positions() * turned;
+    own < products(c, winograd::gradient_is_faster(c))
+}

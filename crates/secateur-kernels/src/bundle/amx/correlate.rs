@@ -123,7 +123,7 @@ impl Work<'_> {
         let all = c.channels.div_ceil(DEPTH);
         let blocks = self.part.blocks.clone();
         let Scratch { a, sums, .. } = scratch;
-        let values: &mut [u32] = cast_slice_mut(a.floats(staged.len(plan.depths).max(1 << 19)));
+        let values: &mut [u32] = cast_slice_mut(a.floats(staged.len(plan.depths)));
         let is_whole = plan.depths >= all;
         let pairs: Vec<&[Unit]> = units.chunks(2).collect();
         let kept = if is_whole {

@@ -21,7 +21,7 @@ const SUMS: usize = 1 << 20;
 /// Steps of a share at least.
 const LEAST: usize = 16;
 /// Numbers of 4 bytes of both operands that stay in a core's own cache.
-const OWN: usize = 160 << 10;
+const OWN: usize = 96 << 10;
 /// Steps in whose time other work is done.
 const STEPS: usize = 2;
 /// Rows and columns of a block.

@@ -19,9 +19,8 @@ const NEAR: usize = 6 << 10;
 const OWN: usize = 128 << 10;
 /// Registers of columns that weights meet which stay in no core's cache.
 const COLUMNS: usize = 6;
-
 /// Steps in whose time other work is done.
-const STEPS: usize = 2;
+const STEPS: usize = 1;
 /// Floats of a block.
 const BLOCK: usize = 4 * TILE;
 
@@ -172,6 +171,8 @@ struct Sums<'a> {
     group: Group<'a>,
     first: usize,
     columns: usize,
+    /// The first of the columns that is not written yet.
+    next: usize,
     outputs: Range<usize>,
     /// Where they are.
     at: usize,
@@ -255,8 +256,8 @@ impl Work<'_> {
                     for steps in steps[..depths.len()].chunks(STEPS) {
                         let b = &*values;
                         tiles.add(size, Products { a, b, order, steps });
-                        if let Some(done) = done.take() {
-                            self.write(&done, sums);
+                        if let Some(done) = &mut done {
+                            self.write_next(done, sums);
                         }
                         call += 1;
                         let until = slices * call / calls;
@@ -265,9 +266,14 @@ impl Work<'_> {
                         }
                         slice = until;
                     }
+                    // What is left of the former block, before others may be stored there.
+                    if let Some(done) = done.take() {
+                        self.write(done, sums);
+                    }
                     tiles.store(size, &mut sums[at * BLOCK..]);
                     if depths.end == plan.all {
                         done = Some(Sums {
+                            next: 0,
                             group,
                             first,
                             columns: size[1],
@@ -280,7 +286,7 @@ impl Work<'_> {
             std::mem::swap(&mut values, &mut next);
         }
         if let Some(done) = done {
-            self.write(&done, sums);
+            self.write(done, sums);
         }
         sums[..BLOCK].fill(0.0);
         for block in blocks {
@@ -288,13 +294,14 @@ impl Work<'_> {
             for position in &others {
                 for first in 0..c.images.div_ceil(SIDE) {
                     let zeros = Sums {
+                        next: 0,
                         group: std::slice::from_ref(position),
                         first,
                         columns: 1,
                         outputs: outputs.clone(),
                         at: 0,
                     };
-                    self.write(&zeros, sums);
+                    self.write(zeros, sums);
                 }
             }
         }
@@ -341,8 +348,18 @@ impl Work<'_> {
         );
     }
 
-    /// Finishes sums and writes them.
-    fn write(&mut self, done: &Sums<'_>, sums: &[f32]) {
+    /// Finishes and writes the sums of all columns that are left.
+    fn write(&mut self, mut done: Sums<'_>, sums: &[f32]) {
+        while done.next < done.columns {
+            self.write_next(&mut done, sums);
+        }
+    }
+
+    /// Finishes and writes those of the next column, if there is one.
+    fn write_next(&mut self, done: &mut Sums<'_>, sums: &[f32]) {
+        if done.next == done.columns {
+            return;
+        }
         let images = self.plan.c.images;
         let finished = Finished {
             simd: self.amx.simd,
@@ -352,12 +369,17 @@ impl Work<'_> {
             outputs: done.outputs.len(),
             columns: done.columns,
         };
+        let image = (done.first + done.next) * SIDE;
+        let own = &done.group[(image / images).min(done.group.len() - 1)..];
+        let places = own.iter().map(|(position, _)| *position);
         let sums = &sums[done.at * BLOCK..];
-        for column in 0..done.columns {
-            let image = (done.first + column) * SIDE;
-            let own = &done.group[(image / images).min(done.group.len() - 1)..];
-            let places = own.iter().map(|(position, _)| *position);
-            finished.write(sums, column, image % images, places, &mut self.part.target);
-        }
+        finished.write(
+            sums,
+            done.next,
+            image % images,
+            places,
+            &mut self.part.target,
+        );
+        done.next += 1;
     }
 }

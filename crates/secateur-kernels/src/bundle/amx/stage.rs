@@ -81,26 +81,32 @@ pub(super) fn of_channels<const IMAGES: usize>(
     row: usize,
     target: &mut [[u32; SIDE]],
 ) {
-    let zeros = [[0.0; IMAGES]; DEPTH];
-    let mut few = [zeros; 2];
-    let mut own = [&zeros; 2];
-    for ((own, few), place) in own.iter_mut().zip(&mut few).zip(places) {
-        match place.first_chunk::<DEPTH>() {
-            Some(place) => *own = place,
-            None => {
-                few[..place.len()].copy_from_slice(place);
-                *own = few;
-            }
-        }
+    if let [Some(a), Some(b)] = places.map(|place| place.first_chunk::<DEPTH>()) {
+        return of_all(simd, [a, b], half, row, target);
     }
+    let mut own = [[[0.0; IMAGES]; DEPTH]; 2];
+    for (own, place) in own.iter_mut().zip(places) {
+        own[..place.len()].copy_from_slice(place);
+    }
+    of_all(simd, own.each_ref(), half, row, target);
+}
+
+#[inline(always)]
+fn of_all<const IMAGES: usize>(
+    simd: V4,
+    places: [&[[f32; IMAGES]; DEPTH]; 2],
+    half: usize,
+    row: usize,
+    target: &mut [[u32; SIDE]],
+) {
     let lanes = |channel: usize| -> [f32; SIDE] {
         if IMAGES == SMALL
-            && let Some(a) = own[0][channel].first_chunk::<SMALL>()
-            && let Some(b) = own[1][channel].first_chunk::<SMALL>()
+            && let Some(a) = places[0][channel].first_chunk::<SMALL>()
+            && let Some(b) = places[1][channel].first_chunk::<SMALL>()
         {
             return pulp::cast([*a, *b]);
         }
-        let values = own[0][channel][half * SIDE..].first_chunk();
+        let values = places[0][channel][half * SIDE..].first_chunk();
         values.copied().unwrap_or([0.0; SIDE])
     };
     for pair in 0..SIDE {

@@ -12,6 +12,8 @@ pub(crate) use registers::{Amx, Order, Products, Step, Tiles};
 pub(crate) const SIDE: usize = 16;
 /// Numbers of 4 bytes in a register.
 pub(crate) const TILE: usize = SIDE * SIDE;
+/// Floats of a block of two by two registers.
+pub(crate) const BLOCK: usize = 4 * TILE;
 /// Numbers over which a product of two registers sums: two to each 4 bytes.
 pub(crate) const DEPTH: usize = 2 * SIDE;
 /// Parts of a float.

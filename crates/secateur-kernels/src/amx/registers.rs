@@ -80,6 +80,14 @@ pub(crate) struct Order {
     pub part: usize,
 }
 
+impl Order {
+    /// One register after the other.
+    pub(crate) const DENSE: Self = Self {
+        row: SIDE,
+        part: TILE,
+    };
+}
+
 /// The registers of this thread, for 16 x 16 numbers each.
 pub(crate) struct Tiles(PhantomData<*const ()>);
 

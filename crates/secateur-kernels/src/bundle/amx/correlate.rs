@@ -1,24 +1,22 @@
 //! Correlation: rows of blocks are outputs, their columns are images of positions.
 
+use super::each_part;
 use super::finished::Finished;
 use super::plan::{Plan, Region, Staged, Unit};
 use super::pointwise;
 use super::stage::stage;
 use super::weights::{self, ROWS, of_register, pack};
-use crate::amx::{Amx, DEPTH, Order, Products, SIDE, Step, TILE, Tiles};
+use crate::amx::{Amx, BLOCK, DEPTH, Order, Products, SIDE, Step, Tiles};
 use crate::bundle::geometry::Correlation;
 use crate::bundle::panels::Kernel;
 use crate::conv::Finish;
 use crate::conv::geometry::{PARTS, ranges};
-use crate::scratch::{Scratch, with_scratch};
+use crate::scratch::Scratch;
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Steps in whose time sums are written.
 const STEPS: usize = 2;
-/// Floats of a block.
-const BLOCK: usize = 4 * TILE;
 /// Blocks of outputs of a part at least: each part makes its values ready anew.
 const BLOCKS: usize = 2;
 
@@ -37,18 +35,16 @@ pub(in crate::bundle) fn correlate(
     let plan = Plan::new(c);
     let pack_all = |packed: &mut [f32]| pack(amx.simd, c, kernel, packed);
     kernel.with_packed(weights::len(c), pack_all, |packed| {
-        divide(&plan, target).into_par_iter().for_each(|part| {
-            with_scratch(|scratch| {
-                let work = Work {
-                    amx,
-                    plan: &plan,
-                    packed: cast_slice(packed),
-                    x,
-                    finish,
-                    part,
-                };
-                amx.with_tiles(|tiles| work.run(tiles, scratch));
-            });
+        each_part(amx, divide(&plan, target), |part, tiles, scratch| {
+            let work = Work {
+                amx,
+                plan: &plan,
+                packed: cast_slice(packed),
+                x,
+                finish,
+                part,
+            };
+            work.run(tiles, scratch);
         });
     });
 }

@@ -1,12 +1,13 @@
 //! The gradient of the weight: products are summed over the images of positions, 32 values a step.
 
+use super::each_part;
 use super::operands::{Operand, Places, Source};
-use crate::amx::{Amx, Order, PARTS as OF_FLOAT, Products, SIDE, Step, TILE, Tiles};
+use crate::amx::{Amx, BLOCK, Order, PARTS as OF_FLOAT, Products, SIDE, Step, TILE, Tiles};
 use crate::bundle::block::Turned;
 use crate::bundle::geometry::Correlation;
 use crate::conv::geometry::ranges;
 use crate::elementwise;
-use crate::scratch::{Scratch, with_scratch, with_shared};
+use crate::scratch::{Scratch, with_shared};
 use crate::transpose::x86::transposed;
 use core::arch::x86_64::__m512;
 use pulp::bytemuck::cast_slice_mut;
@@ -26,8 +27,6 @@ const OWN: usize = 96 << 10;
 const STEPS: usize = 2;
 /// Rows and columns of a block.
 const WIDE: usize = 2 * SIDE;
-/// Floats of a block.
-const BLOCK: usize = 4 * TILE;
 
 /// The operand whose channels become columns, which takes more work, and is done once for all taps.
 pub(super) fn turned(c: &Correlation) -> Turned {
@@ -132,17 +131,15 @@ pub(in crate::bundle) fn gradient(
 ) {
     let plan = Plan::new(c);
     with_shared(plan.shares * plan.share_len(), |floats| {
-        plan.parts(floats).into_par_iter().for_each(|part| {
-            with_scratch(|scratch| {
-                let work = Work {
-                    amx,
-                    plan: &plan,
-                    x,
-                    dy,
-                    part,
-                };
-                amx.with_tiles(|tiles| work.run(tiles, scratch));
-            });
+        each_part(amx, plan.parts(floats), |part, tiles, scratch| {
+            let work = Work {
+                amx,
+                plan: &plan,
+                x,
+                dy,
+                part,
+            };
+            work.run(tiles, scratch);
         });
         let (sums, others) = floats.split_at_mut(plan.share_len());
         for other in others.chunks_exact(plan.share_len()) {
@@ -187,10 +184,7 @@ impl Work<'_> {
             outputs: Places::new(),
             inputs: vec![Places::new(); c.taps()],
         };
-        let order = Order {
-            row: SIDE,
-            part: TILE,
-        };
+        let order = Order::DENSE;
         let turns: Vec<(Range<usize>, usize)> = self
             .part
             .steps

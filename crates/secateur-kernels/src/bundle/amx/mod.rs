@@ -12,10 +12,12 @@ mod weights;
 use super::block::Turned;
 use super::geometry::Correlation;
 use super::winograd;
-use crate::amx::{Amx, DEPTH, SIDE};
+use crate::amx::{Amx, DEPTH, SIDE, Tiles};
 use crate::level;
+use crate::scratch::{Scratch, with_scratch};
 pub(super) use correlate::correlate;
 pub(super) use gradient::gradient;
+use rayon::prelude::*;
 
 // What shapes are weighed by, measured on an Intel Xeon: each in products that are computed one by one.
 
@@ -48,6 +50,17 @@ pub(super) fn for_gradient(c: &Correlation) -> Option<Amx> {
     let wide = |channels: usize| channels.next_multiple_of(2 * SIDE);
     let is_small = wide(c.channels) * wide(c.outputs) * c.taps() <= LARGEST;
     (is_small && (is_forced || gradient_is_faster(c))).then_some(amx)
+}
+
+/// Runs `work` with each part of it, on all threads, with a thread's buffers and its registers.
+fn each_part<P: Send>(
+    amx: Amx,
+    parts: Vec<P>,
+    work: impl Fn(P, &mut Tiles, &mut Scratch) + Send + Sync,
+) {
+    parts.into_par_iter().for_each(|part| {
+        with_scratch(|scratch| amx.with_tiles(|tiles| work(part, tiles, scratch)));
+    });
 }
 
 fn fits(c: &Correlation) -> bool {

@@ -1,17 +1,17 @@
 //! Correlations of one tap: positions are taken in any order, and those that read nothing by themselves.
 
+use super::each_part;
 use super::finished::Finished;
 use super::stage::of_channels;
 use super::weights::{self, ROWS, of_register, pack};
-use crate::amx::{Amx, DEPTH, Order, PARTS as OF_FLOAT, Products, SIDE, Step, TILE, Tiles};
+use crate::amx::{Amx, BLOCK, DEPTH, Order, PARTS as OF_FLOAT, Products, SIDE, Step, TILE, Tiles};
 use crate::bundle::SMALL;
 use crate::bundle::geometry::Correlation;
 use crate::bundle::panels::Kernel;
 use crate::conv::Finish;
 use crate::conv::geometry::{PARTS, ranges};
-use crate::scratch::{Scratch, with_scratch};
+use crate::scratch::Scratch;
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Numbers of 4 bytes that stay in the nearest cache, and in a core's own one.
@@ -21,8 +21,6 @@ const OWN: usize = 128 << 10;
 const COLUMNS: usize = 6;
 /// Steps in whose time other work is done.
 const STEPS: usize = 1;
-/// Floats of a block.
-const BLOCK: usize = 4 * TILE;
 
 /// How positions are taken together.
 struct Plan<'c> {
@@ -86,18 +84,16 @@ pub(super) fn correlate(
     let plan = Plan::new(c);
     let pack_all = |packed: &mut [f32]| pack(amx.simd, c, kernel, packed);
     kernel.with_packed(weights::len(c), pack_all, |packed| {
-        divide(&plan, target).into_par_iter().for_each(|part| {
-            with_scratch(|scratch| {
-                let work = Work {
-                    amx,
-                    plan: &plan,
-                    packed: cast_slice(packed),
-                    x,
-                    finish,
-                    part,
-                };
-                amx.with_tiles(|tiles| work.run(tiles, scratch));
-            });
+        each_part(amx, divide(&plan, target), |part, tiles, scratch| {
+            let work = Work {
+                amx,
+                plan: &plan,
+                packed: cast_slice(packed),
+                x,
+                finish,
+                part,
+            };
+            work.run(tiles, scratch);
         });
     });
 }
@@ -220,10 +216,7 @@ impl Work<'_> {
                     .collect()
             })
             .collect();
-        let order = Order {
-            row: SIDE,
-            part: TILE,
-        };
+        let order = Order::DENSE;
         let packed = self.packed;
         let mut done: Option<Sums<'_>> = None;
         let mut turn = 0;

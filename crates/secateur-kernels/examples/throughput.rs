@@ -256,6 +256,11 @@ fn memory() {
 }
 
 fn main() {
+    // As in a pass through a network: from any other thread, each operator would wait for those of the pool to wake.
+    rayon::scope(|_| run());
+}
+
+fn run() {
     let wanted = std::env::args().nth(1).unwrap_or_default();
     if wanted == "memory" {
         return memory();

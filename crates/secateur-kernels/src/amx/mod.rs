@@ -6,7 +6,7 @@
 mod registers;
 pub(crate) mod split;
 
-pub(crate) use registers::{Amx, Order, Products, Step, Tiles};
+pub(crate) use registers::{Amx, Order, PRODUCTS, Products, Step, Tiles};
 
 /// Rows of a register, and numbers of 4 bytes in a row.
 pub(crate) const SIDE: usize = 16;

@@ -63,7 +63,6 @@ impl Amx {
 
 /// Where the operands of one product of blocks are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
 pub(crate) struct Step {
     /// Which of the operands of rows.
     pub a: u32,
@@ -123,65 +122,14 @@ macro_rules! products {
     };
 }
 
-/// Loads the operands of columns.
-macro_rules! columns {
-    ($columns:tt) => {
-        concat!(
-            "tileloadd tmm6, [{b} + {row}*1]\n",
-            when!($columns, "tileloadd tmm7, [{other} + {row}*1]\n"),
-        )
-    };
-}
-
-/// One step: the six largest products of the parts.
-macro_rules! step {
-    ($rows:tt, $columns:tt) => {
-        concat!(
-            "mov {a:e}, dword ptr [{step}]\n",
-            "imul {a}, {a}, {of_step}\n",
-            "add {a}, {of_a}\n",
-            "mov {b:e}, dword ptr [{step} + 4]\n",
-            "lea {b}, [{of_b} + {b}*4]\n",
-            when!($columns, "mov {other:e}, dword ptr [{step} + 8]\n"),
-            when!($columns, "lea {other}, [{of_b} + {other}*4]\n"),
-            "tileloadd tmm4, [{a} + {line}*1]\n",
-            when!($rows, "tileloadd tmm5, [{a} + {line}*1 + 3072]\n"),
-            columns!($columns),
-            products!($rows, $columns),
-            "add {b}, {part}\n",
-            when!($columns, "add {other}, {part}\n"),
-            columns!($columns),
-            products!($rows, $columns),
-            "add {b}, {part}\n",
-            when!($columns, "add {other}, {part}\n"),
-            columns!($columns),
-            products!($rows, $columns),
-            "tileloadd tmm4, [{a} + {line}*1 + 1024]\n",
-            when!($rows, "tileloadd tmm5, [{a} + {line}*1 + 4096]\n"),
-            "sub {b}, {part}\n",
-            when!($columns, "sub {other}, {part}\n"),
-            columns!($columns),
-            products!($rows, $columns),
-            "sub {b}, {part}\n",
-            when!($columns, "sub {other}, {part}\n"),
-            columns!($columns),
-            products!($rows, $columns),
-            "tileloadd tmm4, [{a} + {line}*1 + 2048]\n",
-            when!($rows, "tileloadd tmm5, [{a} + {line}*1 + 5120]\n"),
-            products!($rows, $columns),
-            "add {step}, 12\n",
-        )
-    };
-}
-
 /// Runs instructions for blocks of one or two rows of registers and as many columns.
 macro_rules! for_size {
     ($size:expr, $run:ident!($($operand:tt)*)) => {
         match $size {
-            [1, 1] => $run!(false, false, $($operand)*),
-            [1, 2] => $run!(false, true, $($operand)*),
-            [2, 1] => $run!(true, false, $($operand)*),
-            [2, 2] => $run!(true, true, $($operand)*),
+            [1, 1] => { $run!(false, false, $($operand)*); }
+            [1, 2] => { $run!(false, true, $($operand)*); }
+            [2, 1] => { $run!(true, false, $($operand)*); }
+            [2, 2] => { $run!(true, true, $($operand)*); }
             _ => unreachable!("a block has one or two rows and columns"),
         }
     };
@@ -220,29 +168,57 @@ macro_rules! store {
     };
 }
 
+/// One of the products of a step's parts.
 macro_rules! add {
-    ($rows:tt, $columns:tt, $of:expr) => {
+    ($rows:tt, $columns:tt, $a:tt, $b:tt, $at:expr) => {{
+        let at: At = $at;
         core::arch::asm!(
-            "/* {other} */",
-            "2:",
-            step!($rows, $columns),
-            "cmp {step}, {end}",
-            "jb 2b",
+            "/* {a} {b} {line} {row} {below} {other} */",
+
+            when!($a, "tileloadd tmm4, [{a} + {line}*1]"),
+            when!($a, $rows, "tileloadd tmm5, [{a} + {line}*1 + {below}]"),
+            when!($b, "tileloadd tmm6, [{b} + {row}*1]"),
+            when!($b, $columns, "tileloadd tmm7, [{other} + {row}*1]"),
+            products!($rows, $columns),
             line = in(reg) 4 * SIDE,
-            step = inout(reg) $of.steps.as_ptr_range().start => _,
-            end = in(reg) $of.steps.as_ptr_range().end,
-            of_a = in(reg) $of.a.as_ptr(),
-            of_b = in(reg) $of.b.as_ptr(),
-            row = in(reg) 4 * $of.order.row,
-            part = in(reg) 4 * $of.order.part,
-            a = out(reg) _,
-            b = out(reg) _,
-            other = out(reg) _,
-            of_step = const if $rows { 8 * PARTS * TILE } else { 4 * PARTS * TILE },
+            row = in(reg) 4 * at.row,
+            a = in(reg) at.a,
+            b = in(reg) at.b[0],
+            other = in(reg) at.b[1],
+            below = const 4 * PARTS * TILE,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack, readonly),
+            options(nostack, readonly, preserves_flags),
         )
+    }};
+}
+
+/// Where the operands of one product of parts are: the second row of registers comes after the parts of the first.
+#[derive(Clone, Copy)]
+struct At {
+    a: *const u32,
+    b: [*const u32; 2],
+    row: usize,
+}
+
+/// Products of parts of a step: the six largest.
+pub(crate) const PRODUCTS: usize = 6;
+
+/// A step: which parts are multiplied, and which of those are in registers from the product before.
+macro_rules! step {
+    ($rows:tt, $columns:tt, $at:ident, $meanwhile:ident) => {
+        add!($rows, $columns, true, true, $at(0, 0));
+        $meanwhile();
+        add!($rows, $columns, false, true, $at(0, 1));
+        $meanwhile();
+        add!($rows, $columns, false, true, $at(0, 2));
+        $meanwhile();
+        add!($rows, $columns, true, true, $at(1, 1));
+        $meanwhile();
+        add!($rows, $columns, false, true, $at(1, 0));
+        $meanwhile();
+        add!($rows, $columns, true, false, $at(2, 0));
+        $meanwhile();
     };
 }
 
@@ -284,26 +260,28 @@ impl Tiles {
         unsafe { for_size!(size, load!(from)) }
     }
 
-    /// Adds products to the sums.
+    /// Adds products to the sums. After each of a step's six products of parts `meanwhile` is called: what it does in up to
+    /// a hundred instructions takes no time, as the registers multiply that long.
     ///
     /// # Panics
     /// Where an operand would be read beyond its end.
     #[allow(unsafe_code)]
-    pub(crate) fn add(&mut self, size: [usize; 2], of: Products<'_>) {
+    #[inline(always)]
+    pub(crate) fn add(&mut self, size: [usize; 2], of: Products<'_>, mut meanwhile: impl FnMut()) {
         let of_step = size[0] * PARTS * TILE;
         let of_b = (PARTS - 1) * of.order.part + (SIDE - 1) * of.order.row + SIDE;
-        let fits = |step: &Step| {
-            let [b, other] = step.b.map(|b| b as usize + of_b <= of.b.len());
-            (step.a as usize + 1) * of_step <= of.a.len() && b && (size[1] == 1 || other)
-        };
-        assert!(of.steps.iter().all(fits), "operands are whole");
-        if of.steps.is_empty() {
-            return;
+        for step in of.steps {
+            let a = &of.a[step.a as usize * of_step..][..of_step];
+            let b = [0, size[1] - 1].map(|column| &of.b[step.b[column] as usize..][..of_b]);
+            let at = |of_a: usize, of_b: usize| At {
+                a: a[of_a * TILE..].as_ptr(),
+                b: b.map(|b| b[of_b * of.order.part..].as_ptr()),
+                row: of.order.row,
+            };
+            // SAFETY: as above; registers of 16 rows of 64 bytes are read, the rows `order.row` numbers of 4 bytes apart or,
+            // of `a`, 16: all of them lie in the slices.
+            unsafe { for_size!(size, step!(at, meanwhile)) }
         }
-        // SAFETY: as above; registers of 16 rows of 64 bytes are read, the rows `order.row` numbers of 4 bytes apart or, of
-        // `a`, 16, at the places that were checked. The steps, of which there is one at least, are read from the first to
-        // the last.
-        unsafe { for_size!(size, add!(of)) }
     }
 
     /// Writes the sums: a register after the other, row by row.
@@ -371,7 +349,7 @@ mod tests {
 
     fn multiply(tiles: &mut Tiles, size: [usize; 2], of: Products<'_>, keep: bool, c: &mut [f32]) {
         tiles.start(size, keep.then_some(&*c));
-        tiles.add(size, of);
+        tiles.add(size, of, || {});
         tiles.store(size, c);
     }
 

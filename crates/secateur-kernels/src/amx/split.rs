@@ -10,27 +10,21 @@ use pulp::x86::V4;
 #[inline(always)]
 pub(crate) fn split(simd: V4, even: [f32; SIDE], odd: [f32; SIDE]) -> [[u32; SIDE]; PARTS] {
     let avx = simd.avx512f;
-    let (even, odd): (__m512, __m512) = (cast(even), cast(odd));
-    let first = [largest(simd, even), largest(simd, odd)];
-    let rest = [
-        avx._mm512_sub_ps(even, first[0]),
-        avx._mm512_sub_ps(odd, first[1]),
-    ];
-    let second = rest.map(
-        #[inline(always)]
-        |rest| largest(simd, rest),
-    );
-    let third = [
-        avx._mm512_sub_ps(rest[0], second[0]),
-        avx._mm512_sub_ps(rest[1], second[1]),
-    ];
-    [first, second, third].map(
-        #[inline(always)]
-        |[even, odd]| {
-            let even = avx._mm512_srli_epi32::<16>(cast::<__m512, __m512i>(even));
-            cast(avx._mm512_or_si512(even, cast::<__m512, __m512i>(odd)))
-        },
-    )
+    let (mut even, mut odd): (__m512, __m512) = (cast(even), cast(odd));
+    let mut parts = [[0; SIDE]; PARTS];
+    for (part, target) in parts.iter_mut().enumerate() {
+        // What is left for the last part is one already.
+        let own = if part + 1 == PARTS {
+            (even, odd)
+        } else {
+            (largest(simd, even), largest(simd, odd))
+        };
+        let low = avx._mm512_srli_epi32::<16>(cast::<__m512, __m512i>(own.0));
+        *target = cast(avx._mm512_or_si512(low, cast::<__m512, __m512i>(own.1)));
+        even = avx._mm512_sub_ps(even, own.0);
+        odd = avx._mm512_sub_ps(odd, own.1);
+    }
+    parts
 }
 
 /// The nearest number of 8 significant bits.

@@ -1,22 +1,22 @@
 //! Correlation: rows of blocks are outputs, their columns are images of positions.
 
 use super::each_part;
-use super::finished::Finished;
+use super::finished::{Column, Writing};
 use super::plan::{Plan, Region, Staged, Unit};
 use super::pointwise;
-use super::stage::stage;
+use super::stage::{Distances, Making, Slot};
 use super::weights::{self, ROWS, of_register, pack};
 use crate::amx::{Amx, BLOCK, DEPTH, Order, Products, SIDE, Step, Tiles};
+use crate::bundle::SMALL;
 use crate::bundle::geometry::Correlation;
 use crate::bundle::panels::Kernel;
 use crate::conv::Finish;
 use crate::conv::geometry::{PARTS, ranges};
 use crate::scratch::Scratch;
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
+use pulp::x86::V4;
 use std::ops::Range;
 
-/// Steps in whose time sums are written.
-const STEPS: usize = 2;
 /// Blocks of outputs of a part at least: each part makes its values ready anew.
 const BLOCKS: usize = 2;
 
@@ -44,7 +44,11 @@ pub(in crate::bundle) fn correlate(
                 finish,
                 part,
             };
-            work.run(tiles, scratch);
+            match c.images {
+                SMALL => work.run::<SMALL>(tiles, scratch),
+                16 => work.run::<16>(tiles, scratch),
+                _ => work.run::<32>(tiles, scratch),
+            }
         });
     });
 }
@@ -81,19 +85,21 @@ fn divide<'a>(plan: &'a Plan<'_>, target: &'a mut [f32]) -> Vec<Part<'a>> {
                 target: Vec::new(),
             }));
         }
-        for position in 0..c.positions() {
-            let [y, x] = [position / c.target[1], position % c.target[1]];
-            let (mut outputs, after) = rest.split_at_mut(width);
-            rest = after;
-            let own = parts[first..]
+        for y in 0..c.target[0] {
+            let mut in_row: Vec<&mut Part<'_>> = parts[first..]
                 .iter_mut()
-                .filter(|part| part.region.rows.contains(&y) && part.columns.contains(&x));
-            for part in own {
-                let end = c.outputs.min(part.blocks.end * ROWS);
-                let len = (end - part.blocks.start * ROWS) * c.images;
-                let (own, after) = outputs.split_at_mut(len);
-                part.target.push(own);
-                outputs = after;
+                .filter(|part| part.region.rows.contains(&y))
+                .collect();
+            for x in 0..c.target[1] {
+                let (mut outputs, after) = rest.split_at_mut(width);
+                rest = after;
+                for part in in_row.iter_mut().filter(|part| part.columns.contains(&x)) {
+                    let end = c.outputs.min(part.blocks.end * ROWS);
+                    let len = (end - part.blocks.start * ROWS) * c.images;
+                    let (own, after) = outputs.split_at_mut(len);
+                    part.target.push(own);
+                    outputs = after;
+                }
             }
         }
     }
@@ -109,19 +115,34 @@ struct Work<'a> {
     part: Part<'a>,
 }
 
-impl Work<'_> {
-    fn run(mut self, tiles: &mut Tiles, scratch: &mut Scratch) {
-        let (plan, c) = (self.plan, self.plan.c);
+/// Sums that are to be written: of some outputs of two units or one.
+struct Sums {
+    columns: ([Column; 2], usize),
+    outputs: Range<usize>,
+    /// Where they are.
+    at: usize,
+}
+
+impl<'a> Work<'a> {
+    /// While the registers multiply, the former block's sums are written.
+    fn run<const IMAGES: usize>(mut self, tiles: &mut Tiles, scratch: &mut Scratch) {
+        let (plan, c, simd) = (self.plan, self.plan.c, self.amx.simd);
+        let all = c.channels.div_ceil(DEPTH);
+        let is_whole = plan.depths >= all;
         let staged = Staged::new(plan, self.part.region);
         let units = plan.units(self.part.region);
-        let place = c.channels * c.images;
-        let x = &self.x[self.part.bundle * c.places() * place..][..c.places() * place];
-        let all = c.channels.div_ceil(DEPTH);
+        let pairs: Vec<&[Unit]> = units.chunks(2).collect();
         let blocks = self.part.blocks.clone();
+        let (x, _) = self.x.as_chunks::<IMAGES>();
+        let read = Read {
+            plan,
+            staged: &staged,
+            x: &x[self.part.bundle * c.places() * c.channels..],
+            zeros: &vec![[0.0; IMAGES]; c.channels],
+        };
         let Scratch { a, sums, .. } = scratch;
         let values: &mut [u32] = cast_slice_mut(a.floats(staged.len(plan.depths)));
-        let is_whole = plan.depths >= all;
-        let pairs: Vec<&[Unit]> = units.chunks(2).collect();
+        values[..staged.row_len()].fill(0);
         let kept = if is_whole {
             2
         } else {
@@ -132,99 +153,178 @@ impl Work<'_> {
             row: staged.row,
             part: SIDE * staged.row,
         };
-        let mut steps = vec![Vec::new(); pairs.len()];
-        // What is written while the registers multiply: some outputs of a pair, and where their sums are.
-        let mut done: Option<(usize, Range<usize>, usize)> = None;
+        let mut done: Option<Sums> = None;
         let mut turn = 0;
         for depths in ranges(all, plan.depths) {
-            stage(self.amx.simd, plan, &staged, depths.clone(), x, values);
-            for (pair, steps) in pairs.iter().zip(&mut steps) {
-                self.find_steps(&staged, pair, &depths, steps);
-            }
+            read.making(simd, depths.clone(), values).rest();
+            let steps: Vec<Vec<Step>> = pairs
+                .iter()
+                .map(|pair| find_steps(plan, &staged, pair, &depths))
+                .collect();
             for block in blocks.clone() {
                 let outputs = block * ROWS..c.outputs.min((block + 1) * ROWS);
                 let rows = outputs.len().div_ceil(SIDE);
                 let a = &self.packed[block * ROWS / SIDE * of_register(c)..];
                 let a = &a[..rows * of_register(c)];
-                for (index, steps) in steps.iter().enumerate() {
-                    let size = [rows, pairs[index].len()];
+                for (index, (pair, steps)) in pairs.iter().zip(&steps).enumerate() {
+                    let size = [rows, pair.len()];
                     turn = 1 - turn;
                     let at = index * blocks.len() + block - blocks.start;
-                    let at = if is_whole { turn } else { at } * BLOCK;
-                    let products = |steps| Products {
-                        a,
-                        b: values,
-                        order,
-                        steps,
-                    };
-                    let (first, rest) = steps.split_at(steps.len().min(STEPS));
-                    tiles.start(size, (depths.start > 0).then_some(&sums[at..]));
-                    tiles.add(size, products(first));
-                    if let Some((pair, outputs, at)) = done.take() {
-                        self.write(pairs[pair], outputs, &sums[at..]);
+                    let at = if is_whole { turn } else { at };
+                    let kept = (depths.start > 0).then_some(&sums[at * BLOCK..]);
+                    tiles.start(size, kept);
+                    let b = &*values;
+                    let mut writing = done
+                        .take()
+                        .map(|done| self.writing::<IMAGES>(&done, sums, steps.len()));
+                    let target = &mut self.part.target;
+                    tiles.add(size, Products { a, b, order, steps }, || {
+                        if let Some(writing) = &mut writing {
+                            writing.next_of_few(target);
+                        }
+                    });
+                    // Where no tap reads anything, nothing has been written meanwhile.
+                    if let Some(writing) = writing {
+                        writing.rest(target);
                     }
-                    tiles.add(size, products(rest));
-                    tiles.store(size, &mut sums[at..]);
+                    tiles.store(size, &mut sums[at * BLOCK..]);
                     if depths.end == all {
-                        done = Some((index, outputs.clone(), at));
+                        done = Some(Sums {
+                            columns: self.columns(pair),
+                            outputs: outputs.clone(),
+                            at,
+                        });
                     }
                 }
             }
         }
-        if let Some((pair, outputs, at)) = done {
-            self.write(pairs[pair], outputs, &sums[at..]);
+        if let Some(done) = done {
+            self.writing::<IMAGES>(&done, sums, 0)
+                .rest(&mut self.part.target);
         }
     }
 
-    /// The products that make up the sums of one unit or two: taps that either of them reads, over some of the channels.
-    fn find_steps(
+    /// Which images the columns of registers of two units or one are of.
+    fn columns(&self, pair: &[Unit]) -> ([Column; 2], usize) {
+        let part = &self.part;
+        let origin = [part.region.rows.start, part.columns.start];
+        let width = part.columns.len();
+        let mut columns = [Column::default(); 2];
+        for (column, unit) in columns.iter_mut().zip(pair) {
+            let mut places = self
+                .plan
+                .places(unit)
+                .map(|[y, x]| (y - origin[0]) * width + x - origin[1]);
+            column.places = [places.next(), places.next()];
+            column.image = unit.image;
+        }
+        (columns, pair.len())
+    }
+
+    /// Sums to be finished and written.
+    fn writing<'s, const IMAGES: usize>(
         &self,
-        staged: &Staged,
-        pair: &[Unit],
-        depths: &Range<usize>,
-        steps: &mut Vec<Step>,
-    ) {
-        let padding = depths.len() * staged.depth_len();
-        steps.clear();
-        let mut taps: Vec<(usize, [Option<usize>; 2])> = Vec::new();
-        for (lane, unit) in pair.iter().enumerate() {
-            for (tap, at) in staged.taps(self.plan, unit) {
-                match taps.iter_mut().find(|known| known.0 == tap) {
-                    Some((_, places)) => places[lane] = Some(at),
-                    None => {
-                        let mut places = [None; 2];
-                        places[lane] = Some(at);
-                        taps.push((tap, places));
-                    }
+        done: &Sums,
+        sums: &'s [f32],
+        steps: usize,
+    ) -> Writing<'s, IMAGES>
+    where
+        'a: 's,
+    {
+        let outputs = &done.outputs;
+        let first = outputs.start - self.part.blocks.start * ROWS;
+        Writing::new(
+            self.amx.simd,
+            self.finish.of(outputs.clone()),
+            [first * IMAGES, outputs.len()],
+            done.columns,
+            &sums[done.at * BLOCK..],
+            steps,
+        )
+    }
+}
+
+/// What a stage reads.
+struct Read<'a, const IMAGES: usize> {
+    plan: &'a Plan<'a>,
+    staged: &'a Staged,
+    /// The bundle.
+    x: &'a [[f32; IMAGES]],
+    /// Channels of padding.
+    zeros: &'a [[f32; IMAGES]],
+}
+
+impl<'a, const IMAGES: usize> Read<'a, IMAGES> {
+    /// All places, of which some groups of 32 channels are to be made ready.
+    fn making<'v>(
+        &self,
+        simd: V4,
+        depths: Range<usize>,
+        values: &'v mut [u32],
+    ) -> Making<'v, IMAGES, impl Fn(usize) -> Slot<'v, IMAGES>>
+    where
+        'a: 'v,
+    {
+        let Self {
+            plan,
+            staged,
+            x,
+            zeros,
+            ..
+        } = *self;
+        let c = plan.c;
+        let halves = staged.lanes / SIDE;
+        let first = staged.row_len() / SIDE;
+        let slot = move |index: usize| {
+            let (half, index) = (index % halves, index / halves);
+            let (column, row) = (index % staged.columns, index / staged.columns);
+            let (remainder, source_row) = (
+                row % staged.remainders,
+                staged.rows[row / staged.remainders],
+            );
+            let place = |column: usize| match staged.column(plan, remainder, column) {
+                Some(column) => {
+                    &x[(source_row * c.source[1] + column) * c.channels..][..c.channels]
+                }
+                None => zeros,
+            };
+            Slot {
+                places: [place(column), place(column + staged.beside)],
+                half,
+                at: first + row * staged.row_len() / SIDE + column * halves + half,
+            }
+        };
+        let distances = Distances {
+            pair: staged.row / SIDE,
+            depth: staged.depth_len() / SIDE,
+        };
+        Making::new(simd, (staged.slots(), slot), depths, distances, values, 0)
+    }
+}
+
+/// The products that make up the sums of one unit or two: taps that either of them reads, over some of the channels. Padding
+/// is read where it stands, before all others.
+fn find_steps(plan: &Plan<'_>, staged: &Staged, pair: &[Unit], depths: &Range<usize>) -> Vec<Step> {
+    let mut taps: Vec<(usize, [Option<usize>; 2])> = Vec::new();
+    for (lane, unit) in pair.iter().enumerate() {
+        for (tap, at) in staged.taps(plan, unit) {
+            match taps.iter_mut().find(|known| known.0 == tap) {
+                Some((_, places)) => places[lane] = Some(at),
+                None => {
+                    let mut places = [None; 2];
+                    places[lane] = Some(at);
+                    taps.push((tap, places));
                 }
             }
         }
-        for (chunk, depth) in depths.clone().enumerate() {
-            let first = chunk * staged.depth_len();
-            steps.extend(taps.iter().map(|(tap, places)| Step {
-                a: (depth * self.plan.c.taps() + tap) as u32,
-                b: places.map(|at| at.map_or(padding, |at| first + at) as u32),
-            }));
-        }
     }
-
-    /// Finishes the sums of some outputs and writes them.
-    fn write(&mut self, pair: &[Unit], outputs: Range<usize>, sums: &[f32]) {
-        let c = self.plan.c;
-        let origin = [self.part.region.rows.start, self.part.columns.start];
-        let width = self.part.columns.len();
-        let finished = Finished {
-            simd: self.amx.simd,
-            finish: self.finish.of(outputs.clone()),
-            images: c.images,
-            first: (outputs.start - self.part.blocks.start * ROWS) * c.images,
-            outputs: outputs.len(),
-            columns: pair.len(),
-        };
-        for (lane, unit) in pair.iter().enumerate() {
-            let places = self.plan.places(unit);
-            let places = places.map(|[y, x]| (y - origin[0]) * width + x - origin[1]);
-            finished.write(sums, lane, unit.image, places, &mut self.part.target);
-        }
+    let mut steps = Vec::with_capacity(taps.len() * depths.len());
+    for (chunk, depth) in depths.clone().enumerate() {
+        let first = staged.row_len() + chunk * staged.depth_len();
+        steps.extend(taps.iter().map(|(tap, places)| Step {
+            a: (depth * plan.c.taps() + tap) as u32,
+            b: places.map(|at| at.map_or(0, |at| first + at) as u32),
+        }));
     }
+    steps
 }

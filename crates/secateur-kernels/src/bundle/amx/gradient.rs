@@ -245,7 +245,7 @@ impl Work<'_> {
                         });
                         let steps = &own[..STEPS.min(steps.len() - first)];
                         let b = &*own_columns;
-                        tiles.add(size, Products { a, b, order, steps });
+                        tiles.add(size, Products { a, b, order, steps }, || {});
                         call += 1;
                         let until = slices * call / calls;
                         make(slice..until, next_columns, next_rows);

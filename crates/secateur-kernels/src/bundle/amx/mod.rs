@@ -3,6 +3,7 @@
 mod correlate;
 mod finished;
 mod gradient;
+mod meanwhile;
 mod operands;
 mod plan;
 mod pointwise;

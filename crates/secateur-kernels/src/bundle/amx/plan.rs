@@ -51,13 +51,16 @@ pub(super) struct Region {
     pub columns: Range<usize>,
 }
 
-/// Neighbours of a row whose images fill a row of a register, or 16 images of a position.
+/// Positions of a row whose images fill a row of a register together, or 16 images of a position.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unit {
     pub y: usize,
     pub phase: usize,
-    /// The first position of the phase, and the first image.
-    pub position: usize,
+    /// Positions of the phase: the first one, the end of those of the region, and from one to the next.
+    position: usize,
+    end: usize,
+    beside: usize,
+    /// The first image.
     pub image: usize,
 }
 
@@ -150,28 +153,41 @@ impl<'c> Plan<'c> {
         (region.columns.start * self.steps[0]).min(end)..end
     }
 
-    /// Calls `work` with the position of each column of a unit.
-    pub fn places(&self, unit: &Unit) -> impl Iterator<Item = [usize; 2]> {
-        let phase = &self.phases[unit.phase];
-        let end = phase.count.min(unit.position + self.joined());
-        let (step, first, y) = (self.steps[0], phase.first, unit.y);
-        (unit.position..end).map(move |index| [y, first + index * step])
+    /// From a position to the one whose images stand beside its own: where they are few, the halves of a region's row stand
+    /// side by side, so that rows of registers start at lines of the cache with every tap.
+    fn beside(&self, region: &Region) -> usize {
+        region.columns.len().div_ceil(self.joined())
+    }
+
+    /// The positions of a unit, by their index in the phase.
+    fn indices(&self, unit: &Unit) -> impl Iterator<Item = usize> + Clone + use<> {
+        (unit.position..unit.end).step_by(unit.beside)
+    }
+
+    /// The place in the target of each position of a unit.
+    pub fn places(&self, unit: &Unit) -> impl Iterator<Item = [usize; 2]> + Clone + use<> {
+        let (step, first, y) = (self.steps[0], self.phases[unit.phase].first, unit.y);
+        self.indices(unit)
+            .map(move |index| [y, first + index * step])
     }
 
     /// The units of a region, neighbours one after the other.
     pub fn units(&self, region: &Region) -> Vec<Unit> {
         let c = self.c;
+        let beside = self.beside(region);
         let mut units = Vec::new();
         for row in 0..c.phases[0] {
             for phase in 0..self.phases.len() {
                 let end = self.phases[phase].count.min(region.columns.end);
                 for y in region.rows.clone().filter(|y| y % c.phases[0] == row) {
-                    for position in (region.columns.start..end).step_by(self.joined()) {
+                    for position in region.columns.start..end.min(region.columns.start + beside) {
                         for image in (0..c.images).step_by(SIDE) {
                             units.push(Unit {
                                 y,
                                 phase,
                                 position,
+                                end,
+                                beside,
                                 image,
                             });
                         }
@@ -209,7 +225,8 @@ impl Phase {
 }
 
 /// Where the values that a region reads stand: `[channels][row][remainder of the column][part][pair of channels][column][image]`,
-/// a number of 4 bytes for each pair of channels.
+/// a
+/// number of 4 bytes for each pair of channels; the images of columns that stand beside each other follow each other.
 #[derive(Clone, Debug)]
 pub(super) struct Staged {
     /// Rows of the source.
@@ -220,9 +237,12 @@ pub(super) struct Staged {
     /// The index of the first column of each remainder, and how many there are.
     pub first: isize,
     pub columns: usize,
+    /// From a column to the one that stands beside it.
+    pub beside: usize,
     /// Numbers from a pair of channels to the next one.
     pub row: usize,
-    images: usize,
+    /// Numbers of a column and what stands beside it.
+    pub lanes: usize,
 }
 
 impl Staged {
@@ -242,18 +262,20 @@ impl Staged {
         let taps = || plan.phases.iter().flat_map(|phase| &phase.taps);
         let first = taps().map(|tap| tap.index).min().unwrap_or(0);
         let last = taps().map(|tap| tap.index).max().unwrap_or(0);
-        let own = region.columns.len().next_multiple_of(plan.joined());
-        let columns = (own + (last - first).unsigned_abs()).next_multiple_of(plan.joined());
+        let beside = plan.beside(region);
+        let columns = beside + (last - first).unsigned_abs();
+        let lanes = c.images * plan.joined();
         // Rows stand an odd number of cache lines apart, so that those of a register are in different sets of the cache.
-        let lines = (columns * c.images).div_ceil(SIDE) | 1;
+        let lines = (columns * lanes).div_ceil(SIDE) | 1;
         Self {
             rows,
             index,
             remainders: plan.remainders.len(),
             first: first + region.columns.start.cast_signed(),
             columns,
+            beside,
             row: lines * SIDE,
-            images: c.images,
+            lanes,
         }
     }
 
@@ -267,9 +289,14 @@ impl Staged {
         self.rows.len() * self.remainders * self.row_len()
     }
 
-    /// Numbers of so many groups of 32 channels, and of a row of padding.
+    /// Numbers of a row of padding and of so many groups of 32 channels.
     pub fn len(&self, depths: usize) -> usize {
-        depths * self.depth_len() + self.row_len()
+        self.row_len() + depths * self.depth_len()
+    }
+
+    /// Sixteen columns of operands, so many times.
+    pub fn slots(&self) -> usize {
+        self.rows.len() * self.remainders * self.columns * self.lanes.div_ceil(SIDE)
     }
 
     /// Calls `work` with each tap that a unit reads, and where: `None` where none of its positions read there.
@@ -281,7 +308,7 @@ impl Staged {
         let c = plan.c;
         let phase = &plan.phases[unit.phase];
         let rows = &c.axes[0][unit.y];
-        let positions = unit.position..phase.count.min(unit.position + plan.joined());
+        let positions = plan.indices(unit);
         let reads = move |tap: &&Tap| {
             positions.clone().any(|position| {
                 let x = phase.first + position * plan.steps[0];
@@ -296,7 +323,7 @@ impl Staged {
                 let remainder = plan.remainders.binary_search(&tap.remainder).unwrap_or(0);
                 let slot = tap.index + unit.position.cast_signed() - self.first;
                 let at = (first + remainder) * self.row_len()
-                    + slot.unsigned_abs() * self.images
+                    + slot.unsigned_abs() * self.lanes
                     + unit.image;
                 (of_row * c.kernel[1] + tap.tap, at)
             })

@@ -1,8 +1,8 @@
 //! Correlations of one tap: positions are taken in any order, and those that read nothing by themselves.
 
 use super::each_part;
-use super::finished::Finished;
-use super::stage::of_channels;
+use super::finished::{Column, Writing};
+use super::stage::{Distances, Making, Slot};
 use super::weights::{self, ROWS, of_register, pack};
 use crate::amx::{Amx, BLOCK, DEPTH, Order, PARTS as OF_FLOAT, Products, SIDE, Step, TILE, Tiles};
 use crate::bundle::SMALL;
@@ -12,15 +12,14 @@ use crate::conv::Finish;
 use crate::conv::geometry::{PARTS, ranges};
 use crate::scratch::Scratch;
 use pulp::bytemuck::{cast_slice, cast_slice_mut};
+use pulp::x86::V4;
 use std::ops::Range;
 
 /// Numbers of 4 bytes that stay in the nearest cache, and in a core's own one.
 const NEAR: usize = 6 << 10;
 const OWN: usize = 128 << 10;
-/// Registers of columns that weights meet which stay in no core's cache.
-const COLUMNS: usize = 6;
-/// Steps in whose time other work is done.
-const STEPS: usize = 1;
+/// Registers of columns at most: weights that stay in no core's cache meet so many at a time.
+const COLUMNS: usize = 8;
 
 /// How positions are taken together.
 struct Plan<'c> {
@@ -31,32 +30,53 @@ struct Plan<'c> {
     /// Groups of 32 channels that are made ready at a time, and all of them.
     depths: usize,
     all: usize,
+    /// Positions and the places that they read, and those that read nothing.
+    reading: Vec<Position>,
+    others: Vec<Position>,
 }
 
 impl<'c> Plan<'c> {
     fn new(c: &'c Correlation) -> Self {
         let all = c.channels.div_ceil(DEPTH);
         let column = all * OF_FLOAT * TILE;
-        let least = if weights::len(c) > OWN { COLUMNS } else { 2 };
-        let columns = (NEAR / column / 2 * 2).clamp(least, 8);
+        let most = if weights::len(c) > OWN {
+            COLUMNS
+        } else {
+            (NEAR / column / 2 * 2).clamp(2, COLUMNS)
+        };
+        // As many positions each time.
+        let positions = (most * SIDE / c.images).max(1);
+        let groups = c.positions().div_ceil(positions);
+        let positions = c.positions().div_ceil(groups.max(1)).max(1);
+        let columns = (positions * c.images).div_ceil(SIDE).next_multiple_of(2);
         let depths = (OWN / (columns * OF_FLOAT * TILE)).clamp(1, all);
+        let place = |read: &Vec<(usize, usize)>| read.first().map(|(_, place)| *place);
+        let in_row: Vec<Option<usize>> = c.axes[1].iter().map(place).collect();
+        let (mut reading, mut others) = (Vec::with_capacity(c.positions()), Vec::new());
+        for (y, read) in c.axes[0].iter().enumerate() {
+            let row = place(read);
+            for (x, column) in in_row.iter().enumerate() {
+                let position = y * c.target[1] + x;
+                match row.zip(*column) {
+                    Some((row, column)) => reading.push((position, row * c.source[1] + column)),
+                    None => others.push((position, 0)),
+                }
+            }
+        }
         Self {
             c,
             columns,
-            positions: (columns * SIDE / c.images).max(1),
+            positions,
             depths: all.div_ceil(all.div_ceil(depths)),
             all,
+            reading,
+            others,
         }
     }
 
     /// Registers of columns of some positions.
     fn columns_of(&self, group: Group<'_>) -> usize {
         (group.len() * self.c.images).div_ceil(SIDE)
-    }
-
-    /// In how many slices what some positions read is made ready.
-    fn slices(&self, (group, depths): &(Group<'_>, Range<usize>)) -> usize {
-        self.columns_of(group) * depths.len()
     }
 
     fn step(&self, depth: usize, first: usize) -> Step {
@@ -93,7 +113,11 @@ pub(super) fn correlate(
                 finish,
                 part,
             };
-            work.run(tiles, scratch);
+            match c.images {
+                SMALL => work.run::<SMALL>(tiles, scratch),
+                16 => work.run::<16>(tiles, scratch),
+                _ => work.run::<32>(tiles, scratch),
+            }
         });
     });
 }
@@ -159,40 +183,38 @@ struct Work<'a> {
     part: Part<'a>,
 }
 
-/// Positions, counted from the part's first one on, and the places that they read.
-type Group<'a> = &'a [(usize, usize)];
+/// A position and the place that it reads.
+type Position = (usize, usize);
+type Group<'a> = &'a [Position];
+/// Positions, and groups of 32 channels, that are made ready together.
+type Stage<'a> = (Group<'a>, Range<usize>);
 
 /// Sums that are to be written: of some outputs and, from the first on, some columns of registers.
 struct Sums<'a> {
     group: Group<'a>,
     first: usize,
     columns: usize,
-    /// The first of the columns that is not written yet.
-    next: usize,
     outputs: Range<usize>,
     /// Where they are.
     at: usize,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
     /// While the registers multiply, the former block's sums are written, and what is read next is made ready.
-    fn run(mut self, tiles: &mut Tiles, scratch: &mut Scratch) {
+    fn run<const IMAGES: usize>(mut self, tiles: &mut Tiles, scratch: &mut Scratch) {
         let (plan, c) = (self.plan, self.plan.c);
-        let origin = self.part.positions.start;
         if self.part.target.len() < self.part.positions.len() {
             let target = std::mem::take(&mut self.part.target).into_iter();
             let width = c.outputs * c.images;
             self.part.target = target.flat_map(|all| all.chunks_exact_mut(width)).collect();
         }
-        let mut reading = Vec::new();
-        let mut others = Vec::new();
-        for position in self.part.positions.clone() {
-            match c.pairs(position).next() {
-                Some(pair) => reading.push((position - origin, pair.place)),
-                None => others.push((position - origin, 0)),
-            }
-        }
-        let stages: Vec<(Group<'_>, Range<usize>)> = reading
+        let own = |all: &'a [Position]| {
+            let [first, end] = [self.part.positions.start, self.part.positions.end]
+                .map(|end| all.partition_point(|(position, _)| *position < end));
+            &all[first..end]
+        };
+        let (reading, others) = (own(&plan.reading), own(&plan.others));
+        let stages: Vec<Stage<'_>> = reading
             .chunks(plan.positions)
             .flat_map(|group| ranges(plan.all, plan.depths).map(move |depths| (group, depths)))
             .collect();
@@ -218,17 +240,18 @@ impl Work<'_> {
             .collect();
         let order = Order::DENSE;
         let packed = self.packed;
+        let (x, _) = self.x.as_chunks::<IMAGES>();
+        let x = &x[self.part.bundle * c.places() * c.channels..];
+        let simd = self.amx.simd;
         let mut done: Option<Sums<'_>> = None;
         let mut turn = 0;
         if let Some(stage) = stages.first() {
-            self.stage(stage, 0..plan.slices(stage), values);
+            plan.making(simd, x, Some(stage), values, 0).rest();
         }
         for (index, (group, depths)) in stages.iter().enumerate() {
             let columns = plan.columns_of(group);
-            let ahead = stages.get(index + 1);
-            let slices = ahead.map_or(0, |stage| plan.slices(stage));
-            let calls = blocks.len() * columns.div_ceil(2) * depths.len().div_ceil(STEPS);
-            let (mut call, mut slice) = (0, 0);
+            let steps = blocks.len() * columns.div_ceil(2) * depths.len();
+            let mut making = plan.making(simd, x, stages.get(index + 1), next, steps);
             for block in blocks.clone() {
                 let outputs = block * ROWS..c.outputs.min((block + 1) * ROWS);
                 let rows = outputs.len().div_ceil(SIDE);
@@ -246,27 +269,28 @@ impl Work<'_> {
                     };
                     let kept = (depths.start > 0).then_some(&sums[at * BLOCK..]);
                     tiles.start(size, kept);
-                    for steps in steps[..depths.len()].chunks(STEPS) {
-                        let b = &*values;
-                        tiles.add(size, Products { a, b, order, steps });
-                        if let Some(done) = &mut done {
-                            self.write_next(done, sums);
-                        }
-                        call += 1;
-                        let until = slices * call / calls;
-                        if let Some(ahead) = ahead {
-                            self.stage(ahead, slice..until, next);
-                        }
-                        slice = until;
-                    }
-                    // What is left of the former block, before others may be stored there.
-                    if let Some(done) = done.take() {
-                        self.write(done, sums);
-                    }
+                    let steps = &steps[..depths.len()];
+                    let b = &*values;
+                    let mut writing = done
+                        .take()
+                        .map(|done| self.writing::<IMAGES>(&done, sums, steps.len()));
+                    let target = &mut self.part.target;
+                    tiles.add(size, Products { a, b, order, steps }, || {
+                        let (writing, making, target) = (&mut writing, &mut making, &mut *target);
+                        simd.vectorize(
+                            #[inline(always)]
+                            move || {
+                                let (writing, making) = (writing, making);
+                                if let Some(writing) = writing {
+                                    writing.next(target);
+                                }
+                                making.next();
+                            },
+                        );
+                    });
                     tiles.store(size, &mut sums[at * BLOCK..]);
                     if depths.end == plan.all {
                         done = Some(Sums {
-                            next: 0,
                             group,
                             first,
                             columns: size[1],
@@ -276,103 +300,98 @@ impl Work<'_> {
                     }
                 }
             }
+            making.rest();
             std::mem::swap(&mut values, &mut next);
         }
         if let Some(done) = done {
-            self.write(done, sums);
+            self.writing::<IMAGES>(&done, sums, 0)
+                .rest(&mut self.part.target);
         }
         sums[..BLOCK].fill(0.0);
         for block in blocks {
             let outputs = block * ROWS..c.outputs.min((block + 1) * ROWS);
-            for position in &others {
+            for position in others {
                 for first in 0..c.images.div_ceil(SIDE) {
                     let zeros = Sums {
-                        next: 0,
                         group: std::slice::from_ref(position),
                         first,
                         columns: 1,
                         outputs: outputs.clone(),
                         at: 0,
                     };
-                    self.write(zeros, sums);
+                    self.writing::<IMAGES>(&zeros, sums, 0)
+                        .rest(&mut self.part.target);
                 }
             }
         }
     }
 
-    /// Makes some slices of what is read ready: 32 channels of a column of registers.
-    fn stage(&self, stage: &(Group<'_>, Range<usize>), slices: Range<usize>, values: &mut [u32]) {
-        match self.plan.c.images {
-            SMALL => self.stage_images::<SMALL>(stage, slices, values),
-            16 => self.stage_images::<16>(stage, slices, values),
-            _ => self.stage_images::<32>(stage, slices, values),
-        }
-    }
-
-    fn stage_images<const IMAGES: usize>(
+    /// Sums of some outputs and columns of registers, to be written.
+    fn writing<'s, const IMAGES: usize>(
         &self,
-        (group, depths): &(Group<'_>, Range<usize>),
-        slices: Range<usize>,
-        values: &mut [u32],
-    ) {
-        let (plan, c, simd) = (self.plan, self.plan.c, self.amx.simd);
-        let (x, _) = self.x.as_chunks::<IMAGES>();
-        let x = &x[self.part.bundle * c.places() * c.channels..];
-        let (values, _) = values.as_chunks_mut::<SIDE>();
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                for slice in slices {
-                    let (column, depth) = (slice / depths.len(), slice % depths.len());
-                    let first = column * SIDE / IMAGES;
-                    let last = group.len().min(first + (SIDE / IMAGES).max(1)) - 1;
-                    let places = [first, last].map(
-                        #[inline(always)]
-                        |at| {
-                            let (_, place) = group[at];
-                            &x[place * c.channels..][..c.channels][(depths.start + depth) * DEPTH..]
-                        },
-                    );
-                    let half = column * SIDE % IMAGES / SIDE;
-                    let target = &mut values[plan.at(depth, column) / SIDE..];
-                    of_channels::<IMAGES>(simd, places, half, 1, target);
-                }
-            },
-        );
-    }
-
-    /// Finishes and writes the sums of all columns that are left.
-    fn write(&mut self, mut done: Sums<'_>, sums: &[f32]) {
-        while done.next < done.columns {
-            self.write_next(&mut done, sums);
-        }
-    }
-
-    /// Finishes and writes those of the next column, if there is one.
-    fn write_next(&mut self, done: &mut Sums<'_>, sums: &[f32]) {
-        if done.next == done.columns {
-            return;
-        }
-        let images = self.plan.c.images;
-        let finished = Finished {
-            simd: self.amx.simd,
-            finish: self.finish.of(done.outputs.clone()),
-            images,
-            first: (done.outputs.start - self.part.blocks.start * ROWS) * images,
-            outputs: done.outputs.len(),
-            columns: done.columns,
+        done: &Sums<'_>,
+        sums: &'s [f32],
+        steps: usize,
+    ) -> Writing<'s, IMAGES>
+    where
+        'a: 's,
+    {
+        let column = |column: usize| {
+            let image = (done.first + column) * SIDE;
+            let place = |at: usize| {
+                let (position, _) = done.group.get(at)?;
+                Some(*position - self.part.positions.start)
+            };
+            let first = image / IMAGES;
+            let second = place(first + 1).filter(|_| IMAGES == SMALL);
+            Column {
+                places: [place(first), second],
+                image: image % IMAGES,
+            }
         };
-        let image = (done.first + done.next) * SIDE;
-        let own = &done.group[(image / images).min(done.group.len() - 1)..];
-        let places = own.iter().map(|(position, _)| *position);
-        let sums = &sums[done.at * BLOCK..];
-        finished.write(
-            sums,
-            done.next,
-            image % images,
-            places,
-            &mut self.part.target,
-        );
-        done.next += 1;
+        let outputs = &done.outputs;
+        Writing::new(
+            self.amx.simd,
+            self.finish.of(outputs.clone()),
+            [
+                (outputs.start - self.part.blocks.start * ROWS) * IMAGES,
+                outputs.len(),
+            ],
+            ([column(0), column(1)], done.columns),
+            &sums[done.at * BLOCK..],
+            steps,
+        )
+    }
+}
+
+impl Plan<'_> {
+    /// What is read at some positions, to be made ready while the registers run so many steps.
+    fn making<'a, const IMAGES: usize>(
+        &self,
+        simd: V4,
+        x: &'a [[f32; IMAGES]],
+        stage: Option<&Stage<'a>>,
+        values: &'a mut [u32],
+        steps: usize,
+    ) -> Making<'a, IMAGES, impl Fn(usize) -> Slot<'a, IMAGES>> {
+        let (group, depths) = stage.cloned().unwrap_or_default();
+        let count = self.columns_of(group);
+        let channels = self.c.channels;
+        let of_register = OF_FLOAT * SIDE;
+        let slot = move |column: usize| {
+            let first = column * SIDE / IMAGES;
+            let last = group.len().min(first + (SIDE / IMAGES).max(1)) - 1;
+            let place = |at: usize| &x[group[at].1 * channels..][..channels];
+            Slot {
+                places: [place(first), place(last)],
+                half: column * SIDE % IMAGES / SIDE,
+                at: column * of_register,
+            }
+        };
+        let distances = Distances {
+            pair: 1,
+            depth: self.columns * of_register,
+        };
+        Making::new(simd, (count, slot), depths, distances, values, steps)
     }
 }

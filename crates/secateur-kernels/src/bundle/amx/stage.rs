@@ -1,118 +1,189 @@
 //! Values of the source as operands of columns.
 
-use super::plan::{Plan, Staged};
+use super::meanwhile::Pieces;
 use crate::amx::split::split;
 use crate::amx::{DEPTH, SIDE};
 use crate::bundle::SMALL;
 use pulp::x86::V4;
 use std::ops::Range;
 
-/// Writes the parts of some groups of 32 channels of a bundle, and padding after them.
-pub(super) fn stage(
-    simd: V4,
-    plan: &Plan<'_>,
-    staged: &Staged,
-    depths: Range<usize>,
-    x: &[f32],
-    target: &mut [u32],
-) {
-    match plan.c.images {
-        SMALL => of_images::<SMALL>(simd, plan, staged, depths, x, target),
-        16 => of_images::<16>(simd, plan, staged, depths, x, target),
-        _ => of_images::<32>(simd, plan, staged, depths, x, target),
-    }
+/// Pairs of channels of a group of 32 that are made ready at a time.
+const PAIRS: usize = 4;
+
+/// Sixteen columns of operands: images of a place, or those of two where those fill a register.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Slot<'a, const IMAGES: usize> {
+    /// All channels of each place.
+    pub places: [&'a [[f32; IMAGES]]; 2],
+    /// Which 16 images.
+    pub half: usize,
+    /// Where its operands of the first channels start, in rows of 16 numbers.
+    pub at: usize,
 }
 
-fn of_images<const IMAGES: usize>(
+/// How operands are stored, in rows of 16 numbers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Distances {
+    /// From a pair of channels to the next one.
+    pub pair: usize,
+    /// From a group of 32 channels to the next one.
+    pub depth: usize,
+}
+
+/// Slots that are being made ready: the parts of some groups of 32 channels.
+pub(super) struct Making<'a, const IMAGES: usize, S> {
     simd: V4,
-    plan: &Plan<'_>,
-    staged: &Staged,
+    slots: S,
     depths: Range<usize>,
-    x: &[f32],
-    target: &mut [u32],
-) {
-    let c = plan.c;
-    let (x, _) = x.as_chunks::<IMAGES>();
-    let (target, _) = target.as_chunks_mut::<SIDE>();
-    let (row_len, row) = (staged.row_len() / SIDE, staged.row / SIDE);
-    let zeros = vec![[0.0; IMAGES]; c.channels];
-    let of_depth = staged.depth_len() / SIDE;
-    target[depths.len() * of_depth..][..row_len].fill([0; SIDE]);
-    let joined = plan.joined();
-    for (index, source_row) in staged.rows.iter().enumerate() {
-        for remainder in 0..staged.remainders {
-            let first = (index * staged.remainders + remainder) * row_len;
-            let place = |slot: usize| match staged.column(plan, remainder, slot) {
-                Some(column) => {
-                    &x[(source_row * c.source[1] + column) * c.channels..][..c.channels]
+    distances: Distances,
+    values: &'a mut [[u32; SIDE]],
+    pieces: Pieces,
+    /// What comes next.
+    slot: usize,
+    current: Option<Slot<'a, IMAGES>>,
+    depth: usize,
+    pair: usize,
+}
+
+impl<'a, const IMAGES: usize, S: Fn(usize) -> Slot<'a, IMAGES>> Making<'a, IMAGES, S> {
+    /// So many slots, while the registers run so many steps.
+    pub fn new(
+        simd: V4,
+        slots: (usize, S),
+        depths: Range<usize>,
+        distances: Distances,
+        values: &'a mut [u32],
+        steps: usize,
+    ) -> Self {
+        let (count, slots) = slots;
+        Self {
+            simd,
+            slots,
+            distances,
+            values: values.as_chunks_mut().0,
+            pieces: Pieces::new(count * depths.len() * (SIDE / PAIRS), steps),
+            slot: 0,
+            current: None,
+            depth: depths.start,
+            pair: 0,
+            depths,
+        }
+    }
+
+    /// Makes the pieces of a call ready.
+    #[inline(always)]
+    pub fn next(&mut self) {
+        for _ in 0..self.pieces.next() {
+            self.make();
+        }
+    }
+
+    /// Makes all ready that is left.
+    pub fn rest(self) {
+        self.simd.vectorize(
+            #[inline(always)]
+            move || {
+                // Taken, so that the closure is called as what it is: once.
+                let mut own = self;
+                for _ in 0..own.pieces.left() {
+                    own.make();
                 }
-                None => &zeros[..],
-            };
-            for slot in (0..staged.columns).step_by(joined) {
-                let places = [place(slot), place(slot + joined - 1)];
-                simd.vectorize(
-                    #[inline(always)]
-                    || {
-                        for (chunk, depth) in depths.clone().enumerate() {
-                            let at = chunk * of_depth + first + slot * IMAGES / SIDE;
-                            let places = places.map(
-                                #[inline(always)]
-                                |place| &place[depth * DEPTH..],
-                            );
-                            for half in 0..IMAGES.div_ceil(SIDE) {
-                                let target = &mut target[at + half..];
-                                of_channels::<IMAGES>(simd, places, half, row, target);
-                            }
-                        }
-                    },
-                );
+            },
+        );
+    }
+
+    #[inline(always)]
+    fn make(&mut self) {
+        let slot = match self.current {
+            Some(slot) => slot,
+            None => {
+                let slot = (self.slots)(self.slot);
+                self.current = Some(slot);
+                slot
+            }
+        };
+        let at = slot.at + (self.depth - self.depths.start) * self.distances.depth;
+        let places = [
+            &slot.places[0][self.depth * DEPTH..],
+            &slot.places[1][self.depth * DEPTH..],
+        ];
+        let pairs = self.pair..self.pair + PAIRS;
+        let target = &mut self.values[at..];
+        of_channels(
+            self.simd,
+            places,
+            slot.half,
+            pairs,
+            self.distances.pair,
+            target,
+        );
+        self.pair += PAIRS;
+        if self.pair == SIDE {
+            self.pair = 0;
+            self.depth += 1;
+            if self.depth == self.depths.end {
+                self.depth = self.depths.start;
+                self.slot += 1;
+                self.current = None;
             }
         }
     }
 }
 
-/// Writes the parts of 32 channels, or of those that there are, of 16 images of a place, or of two places where those fill a
-/// register: rows of 16 numbers of 4 bytes, so many apart.
+/// Writes the parts of some pairs of 32 channels, or of those that there are: rows so many apart.
 #[inline(always)]
-pub(super) fn of_channels<const IMAGES: usize>(
+fn of_channels<const IMAGES: usize>(
     simd: V4,
     places: [&[[f32; IMAGES]]; 2],
     half: usize,
+    pairs: Range<usize>,
     row: usize,
     target: &mut [[u32; SIDE]],
 ) {
-    if let [Some(a), Some(b)] = places.map(|place| place.first_chunk::<DEPTH>()) {
-        return of_all(simd, [a, b], half, row, target);
+    let whole = (
+        places[0].first_chunk::<DEPTH>(),
+        places[1].first_chunk::<DEPTH>(),
+    );
+    for pair in pairs {
+        let (even, odd) = match whole {
+            (Some(a), Some(b)) => (
+                lanes([&a[pair], &b[pair]], half),
+                lanes([&a[pair + SIDE], &b[pair + SIDE]], half),
+            ),
+            _ => (
+                lanes_of(places, pair, half),
+                lanes_of(places, pair + SIDE, half),
+            ),
+        };
+        let [first, second, third] = split(simd, even, odd);
+        target[pair * row] = first;
+        target[(SIDE + pair) * row] = second;
+        target[(2 * SIDE + pair) * row] = third;
     }
-    let mut own = [[[0.0; IMAGES]; DEPTH]; 2];
-    for (own, place) in own.iter_mut().zip(places) {
-        own[..place.len()].copy_from_slice(place);
-    }
-    of_all(simd, own.each_ref(), half, row, target);
 }
 
+/// Those of a channel, or zeros where there is none.
 #[inline(always)]
-fn of_all<const IMAGES: usize>(
-    simd: V4,
-    places: [&[[f32; IMAGES]; DEPTH]; 2],
+fn lanes_of<const IMAGES: usize>(
+    places: [&[[f32; IMAGES]]; 2],
+    channel: usize,
     half: usize,
-    row: usize,
-    target: &mut [[u32; SIDE]],
-) {
-    let lanes = |channel: usize| -> [f32; SIDE] {
-        if IMAGES == SMALL
-            && let Some(a) = places[0][channel].first_chunk::<SMALL>()
-            && let Some(b) = places[1][channel].first_chunk::<SMALL>()
-        {
-            return pulp::cast([*a, *b]);
-        }
-        let values = places[0][channel][half * SIDE..].first_chunk();
-        values.copied().unwrap_or([0.0; SIDE])
-    };
-    for pair in 0..SIDE {
-        let parts = split(simd, lanes(pair), lanes(pair + SIDE));
-        for (part, values) in parts.into_iter().enumerate() {
-            target[(part * SIDE + pair) * row] = values;
-        }
+) -> [f32; SIDE] {
+    match (places[0].get(channel), places[1].get(channel)) {
+        (Some(a), Some(b)) => lanes([a, b], half),
+        _ => [0.0; SIDE],
     }
+}
+
+/// Sixteen images of a place, or those of two.
+#[inline(always)]
+fn lanes<const IMAGES: usize>(places: [&[f32; IMAGES]; 2], half: usize) -> [f32; SIDE] {
+    if IMAGES == SMALL
+        && let Some(a) = places[0].first_chunk::<SMALL>()
+        && let Some(b) = places[1].first_chunk::<SMALL>()
+    {
+        return pulp::cast([*a, *b]);
+    }
+    let values = places[0][half * SIDE..].first_chunk();
+    values.copied().unwrap_or([0.0; SIDE])
 }

@@ -274,10 +274,16 @@ fn in_order(array: &Floats) -> Floats {
     }
 }
 
+/// Runs a pass on one of the threads among which its work is divided: from any other one, each operator would wait for those
+/// to wake.
+fn among_threads<R: Send>(pass: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| pass())
+}
+
 impl Session for NativeSession {
     fn forward(&mut self, input: &Floats) -> Result<Vec<Floats>, ExecError> {
         let plan = self.take_plan(input.shape())?;
-        let record = self.run(&plan, input, Pass::Forward)?;
+        let record = among_threads(|| self.run(&plan, input, Pass::Forward))?;
         let outputs = self.outputs(&plan, &record)?;
         self.plan = Some(plan);
         Ok(outputs)
@@ -289,12 +295,16 @@ impl Session for NativeSession {
         loss_gradient: &mut LossGradient<'_>,
     ) -> Result<BTreeMap<String, Floats>, ExecError> {
         let plan = self.take_plan(input.shape())?;
-        let record = self.run(&plan, input, Pass::Step)?;
+        let record = among_threads(|| self.run(&plan, input, Pass::Step))?;
         let output_gradients = loss_gradient(&self.outputs(&plan, &record)?);
         check_output_gradients(&plan, &self.outputs, &output_gradients)?;
         let mut taps = std::mem::take(&mut self.taps);
         taps.wait_for_gradients();
-        let found = self.backward(&plan, &plan.step, record, &output_gradients, &mut taps);
+        let session = &mut *self;
+        let found = among_threads({
+            let (plan, taps) = (&plan, &mut taps);
+            move || session.backward(plan, &plan.step, record, &output_gradients, taps)
+        });
         self.taps = taps;
         let mut gradients = found?;
         let zeros = |shape: &[usize]| ArrayD::zeros(IxDyn(shape)).into_shared();

@@ -1,6 +1,8 @@
 //! Memory that starts at a cache line: a register's load that crosses two lines takes twice the time.
 
 use std::ops::{Deref, DerefMut};
+#[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+use std::sync::Once;
 
 /// Floats of a cache line.
 const LINE: usize = 16;
@@ -23,6 +25,22 @@ fn ask_for_huge_pages(floats: &[f32]) {
     let _ = floats;
 }
 
+/// Asks once that memory of many bytes be the system's own, which it goes back to when it is freed. The allocator would keep
+/// it for each thread that has asked for some, in pieces that seldom fit the next request.
+#[allow(unsafe_code)]
+fn ask_for_own_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    {
+        /// Bytes from which on memory is taken so.
+        const MANY: libc::c_int = 4 << 20;
+        static ASKED: Once = Once::new();
+        ASKED.call_once(|| {
+            // SAFETY: the call changes where memory comes from that is taken from now on; the allocator locks itself.
+            let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MANY) };
+        });
+    }
+}
+
 /// Floats that start at a cache line.
 #[derive(Debug, Default)]
 pub struct Aligned {
@@ -33,6 +51,9 @@ pub struct Aligned {
 
 impl Aligned {
     /// `len` zeros, in large pages where the system has them.
+    ///
+    /// From the first large one on, the process takes all memory of 4 MiB and more from the system, where its allocator is
+    /// that of the GNU C library.
     #[must_use]
     pub fn zeros(len: usize) -> Self {
         // Large pages are whole, so that a last one is asked for where most of it is used. What else is not used is not made
@@ -43,6 +64,7 @@ impl Aligned {
         if whole == 0 {
             return Self::starting_at(LINE, vec![0.0; len + LINE], len);
         }
+        ask_for_own_memory();
         let aligned = Self::starting_at(HUGE_PAGE, vec![0.0; len.max(whole) + HUGE_PAGE], len);
         ask_for_huge_pages(&aligned.floats[aligned.start..][..whole]);
         aligned

@@ -2,8 +2,9 @@
 
 use crate::aligned::Aligned;
 use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
-/// Floats that a thread keeps at most in one buffer between calls.
+/// Floats that are kept at most in one buffer between calls.
 const KEPT: usize = 16 << 20;
 
 /// A buffer that grows to what is asked of it. What it holds is left over from former uses.
@@ -31,8 +32,10 @@ pub(crate) struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
-    static SHARED: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
+
+/// Those that no thread uses at present: a pass may run on one thread, and the next one on another.
+static SHARED: Mutex<Vec<Buffer>> = Mutex::new(Vec::new());
 
 /// Runs `work`, which divides no work among threads, with the thread's buffers.
 pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
@@ -41,10 +44,11 @@ pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
 
 /// Runs `work` with `len` floats that other threads may read meanwhile.
 pub(crate) fn with_shared<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
-    let mut buffer = SHARED.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let unused = || SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut buffer = unused().pop().unwrap_or_default();
     let result = work(buffer.floats(len));
     if buffer.0.len() <= KEPT {
-        SHARED.with_borrow_mut(|kept| kept.push(buffer));
+        unused().push(buffer);
     }
     result
 }

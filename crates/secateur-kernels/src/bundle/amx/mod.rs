@@ -10,6 +10,7 @@ mod pointwise;
 mod stage;
 mod weights;
 
+use super::SMALL;
 use super::block::Turned;
 use super::geometry::Correlation;
 use super::winograd;
@@ -27,13 +28,15 @@ const PRODUCT: usize = 5;
 /// The time of a value that is made ready or written, where each position reads one place alone.
 const VALUE: usize = 12;
 /// The same where positions share places: those of neighbours are made ready more than once, and nothing is multiplied meanwhile.
-const SHARED: usize = 80;
-/// The time of a value that is turned and made ready.
-const TURNED: usize = 32;
+const SHARED: usize = 60;
+/// The time of a value that is made ready for the gradient of a weight, and of one that is turned before.
+const STILL: usize = 4;
+const TURNED: usize = 16;
 /// The time of a weight that is packed.
 const WEIGHT: usize = 64;
-/// How many times as fast minimal filtering is as products one by one, in tenths.
+/// How many times as fast minimal filtering is as products one by one, in tenths, and with few images.
 const SAVED: usize = 15;
+const SAVED_OF_FEW: usize = 13;
 /// Taps of the largest kernel: what is kept for each stays small.
 const TAPS: usize = 49;
 /// Numbers of the largest gradient of a weight: sums are kept of all of them.
@@ -71,10 +74,10 @@ fn fits(c: &Correlation) -> bool {
 /// The time that is otherwise taken for an image.
 fn products(c: &Correlation, is_by_patches: bool) -> usize {
     let products = c.reads() * c.channels * c.outputs;
-    if is_by_patches {
-        10 * products / SAVED
-    } else {
-        products
+    match is_by_patches {
+        true if c.images == SMALL => 10 * products / SAVED_OF_FEW,
+        true => 10 * products / SAVED,
+        false => products,
     }
 }
 
@@ -102,7 +105,7 @@ fn gradient_is_faster(c: &Correlation) -> bool {
     };
     let reads = c.positions() * c.taps();
     let own = PRODUCT * reads * wide(c.channels) * wide(c.outputs) / 10
-        + VALUE * reads * still
+        + STILL * reads * still
         + TURNED * c.positions() * turned;
     own < products(c, winograd::gradient_is_faster(c))
 }

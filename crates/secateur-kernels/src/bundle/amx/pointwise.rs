@@ -310,18 +310,17 @@ impl<'a> Work<'a> {
         sums[..BLOCK].fill(0.0);
         for block in blocks {
             let outputs = block * ROWS..c.outputs.min((block + 1) * ROWS);
-            for position in others {
-                for first in 0..c.images.div_ceil(SIDE) {
-                    let zeros = Sums {
-                        group: std::slice::from_ref(position),
-                        first,
-                        columns: 1,
-                        outputs: outputs.clone(),
-                        at: 0,
-                    };
-                    self.writing::<IMAGES>(&zeros, sums, 0)
-                        .rest(&mut self.part.target);
-                }
+            let columns = plan.columns_of(others);
+            for first in (0..columns).step_by(2) {
+                let zeros = Sums {
+                    group: others,
+                    first,
+                    columns: 2.min(columns - first),
+                    outputs: outputs.clone(),
+                    at: 0,
+                };
+                self.writing::<IMAGES>(&zeros, sums, 0)
+                    .rest(&mut self.part.target);
             }
         }
     }

@@ -110,9 +110,10 @@ fn split_rows<'r>(simd: V4, rows: impl Iterator<Item = &'r [f32; DEPTH]>, parts:
             for (row, values) in rows.enumerate() {
                 let (halves, _) = values.as_chunks::<SIDE>();
                 if let [even, odd] = halves {
-                    for (part, pairs) in split(simd, *even, *odd).into_iter().enumerate() {
-                        targets[part * SIDE + row] = pairs;
-                    }
+                    let [first, second, third] = split(simd, *even, *odd);
+                    targets[row] = first;
+                    targets[SIDE + row] = second;
+                    targets[2 * SIDE + row] = third;
                 }
             }
         },

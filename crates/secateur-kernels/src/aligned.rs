@@ -35,7 +35,8 @@ fn ask_for_own_memory() {
         const MANY: libc::c_int = 4 << 20;
         static ASKED: Once = Once::new();
         ASKED.call_once(|| {
-            // SAFETY: the call changes where memory comes from that is taken from now on; the allocator locks itself.
+            // SAFETY: the call changes where memory comes from that is taken from now on. Threads that take some meanwhile
+            // read a word that is either the former limit or this one, and each is valid.
             let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MANY) };
         });
     }

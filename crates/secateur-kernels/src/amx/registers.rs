@@ -31,7 +31,8 @@ impl Amx {
         (refused == 0).then_some(Self { simd, _private: () })
     }
 
-    /// Runs `work` with the registers of this thread.
+    /// Runs `work` with the registers of this thread. `work` must not do so again, as they are given back when it ends: the
+    /// next product would end the process.
     #[allow(unsafe_code)]
     pub(crate) fn with_tiles<R>(self, work: impl FnOnce(&mut Tiles) -> R) -> R {
         #[repr(C, align(64))]
@@ -172,7 +173,10 @@ macro_rules! store {
 macro_rules! add {
     ($rows:tt, $columns:tt, $a:tt, $b:tt, $at:expr) => {{
         let at: At = $at;
-        core::arch::asm!(
+        // SAFETY: that there are `Tiles` says that the registers are this thread's. Registers of 16 rows of 64 bytes are read,
+        // the rows `at.row` numbers of 4 bytes apart or, of `a`, 16: `Tiles::add` has checked that all of them lie in its
+        // slices.
+        unsafe { core::arch::asm!(
             "/* {a} {b} {line} {row} {below} {other} */",
 
             when!($a, "tileloadd tmm4, [{a} + {line}*1]"),
@@ -189,7 +193,7 @@ macro_rules! add {
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack, readonly, preserves_flags),
-        )
+        ) }
     }};
 }
 
@@ -233,8 +237,8 @@ pub(crate) struct Products<'a> {
     pub steps: &'a [Step],
 }
 
-/// Sums of a block stay in the registers from call to call: nothing else of the program uses those. A block has one or two
-/// rows and columns of registers.
+/// Sums of a block stay in the registers from call to call, and operands from product to product: nothing else of the program
+/// uses those, as no compiler does by itself. A block has one or two rows and columns of registers.
 impl Tiles {
     /// The sums become those, or zero.
     ///
@@ -278,9 +282,7 @@ impl Tiles {
                 b: b.map(|b| b[of_b * of.order.part..].as_ptr()),
                 row: of.order.row,
             };
-            // SAFETY: as above; registers of 16 rows of 64 bytes are read, the rows `order.row` numbers of 4 bytes apart or,
-            // of `a`, 16: all of them lie in the slices.
-            unsafe { for_size!(size, step!(at, meanwhile)) }
+            for_size!(size, step!(at, meanwhile))
         }
     }
 
@@ -385,10 +387,7 @@ mod tests {
                             Products {
                                 a: &a,
                                 b: &b,
-                                order: Order {
-                                    row: SIDE,
-                                    part: TILE,
-                                },
+                                order: Order::DENSE,
                                 steps: &steps,
                             },
                             keep,

@@ -270,10 +270,9 @@ impl<'a, const IMAGES: usize> Read<'a, IMAGES> {
             staged,
             x,
             zeros,
-            ..
         } = *self;
         let c = plan.c;
-        let halves = staged.lanes / SIDE;
+        let halves = staged.halves();
         let first = staged.row_len() / SIDE;
         let slot = move |index: usize| {
             let (half, index) = (index % halves, index / halves);

@@ -89,6 +89,9 @@ impl<'a, const IMAGES: usize> Writing<'a, IMAGES> {
 
     /// Writes all that is left.
     pub fn rest(self, target: &mut [&mut [f32]]) {
+        if self.pieces.left() == 0 {
+            return;
+        }
         self.simd.vectorize(
             #[inline(always)]
             move || {

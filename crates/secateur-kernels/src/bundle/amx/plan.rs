@@ -225,8 +225,7 @@ impl Phase {
 }
 
 /// Where the values that a region reads stand: `[channels][row][remainder of the column][part][pair of channels][column][image]`,
-/// a
-/// number of 4 bytes for each pair of channels; the images of columns that stand beside each other follow each other.
+/// a number of 4 bytes for each pair of channels. Images of columns that stand beside each other follow each other.
 #[derive(Clone, Debug)]
 pub(super) struct Staged {
     /// Rows of the source.
@@ -294,12 +293,17 @@ impl Staged {
         self.row_len() + depths * self.depth_len()
     }
 
-    /// Sixteen columns of operands, so many times.
-    pub fn slots(&self) -> usize {
-        self.rows.len() * self.remainders * self.columns * self.lanes.div_ceil(SIDE)
+    /// How many times 16 columns of operands a column of the source and what stands beside it make.
+    pub fn halves(&self) -> usize {
+        self.lanes / SIDE
     }
 
-    /// Calls `work` with each tap that a unit reads, and where: `None` where none of its positions read there.
+    /// Sixteen columns of operands, so many times.
+    pub fn slots(&self) -> usize {
+        self.rows.len() * self.remainders * self.columns * self.halves()
+    }
+
+    /// The taps that positions of a unit read, and where.
     pub fn taps<'a>(
         &'a self,
         plan: &'a Plan<'_>,

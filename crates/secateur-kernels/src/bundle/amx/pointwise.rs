@@ -288,6 +288,9 @@ impl<'a> Work<'a> {
                             },
                         );
                     });
+                    if let Some(writing) = writing {
+                        writing.rest(target);
+                    }
                     tiles.store(size, &mut sums[at * BLOCK..]);
                     if depths.end == plan.all {
                         done = Some(Sums {

@@ -41,15 +41,34 @@ pub(super) fn pack(simd: V4, c: &Correlation, kernel: Kernel<'_>, packed: &mut [
                     let outputs = first..c.outputs.min(first + SIDE);
                     for depth in 0..depths {
                         let channels = depth * DEPTH..c.channels.min((depth + 1) * DEPTH);
+                        let of_tap = registers * PARTS * TILE;
+                        let packed = &mut packed[depth * taps * of_tap + register * PARTS * TILE..];
+                        if matches!(kernel.order, Order::Forward)
+                            && outputs.len() == SIDE
+                            && channels.len() == DEPTH
+                        {
+                            let w = &kernel.values[outputs.start * c.channels * taps..];
+                            let first = channels.start;
+                            match taps {
+                                1 => {
+                                    split_outputs::<1>(simd, c, w, first, &used, packed, of_tap);
+                                    continue;
+                                }
+                                9 => {
+                                    split_outputs::<9>(simd, c, w, first, &used, packed, of_tap);
+                                    continue;
+                                }
+                                _ => {}
+                            }
+                        }
                         if outputs.len() < SIDE || channels.len() < DEPTH {
                             own.fill(0.0);
                         }
                         gather(c, kernel, &used, outputs.clone(), channels, own);
                         let (own, _) = own.as_chunks::<DEPTH>();
                         for tap in (0..taps).filter(|tap| used[*tap]) {
-                            let at = ((depth * taps + tap) * registers + register) * PARTS * TILE;
                             let rows = own[tap..].iter().step_by(taps);
-                            split_rows(simd, rows, &mut packed[at..][..PARTS * TILE]);
+                            split_rows(simd, rows, &mut packed[tap * of_tap..][..PARTS * TILE]);
                         }
                     }
                 }
@@ -99,6 +118,41 @@ fn gather(
         }
         Order::Backward => transpose(w, of_channel, depth, count * taps, own, DEPTH),
     }
+}
+
+/// Writes the parts of 32 channels of 16 outputs, whose weights need not be brought into another order before.
+fn split_outputs<const TAPS: usize>(
+    simd: V4,
+    c: &Correlation,
+    w: &[f32],
+    first: usize,
+    used: &[bool],
+    packed: &mut [u32],
+    of_tap: usize,
+) {
+    let (w, _) = w.as_chunks::<TAPS>();
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            for row in 0..SIDE {
+                let Some(w) = w[row * c.channels + first..].first_chunk::<DEPTH>() else {
+                    return;
+                };
+                for tap in (0..TAPS).filter(|tap| used[*tap]) {
+                    let (mut even, mut odd) = ([0.0; SIDE], [0.0; SIDE]);
+                    for (channel, (even, odd)) in even.iter_mut().zip(&mut odd).enumerate() {
+                        *even = w[channel][tap];
+                        *odd = w[channel + SIDE][tap];
+                    }
+                    let (targets, _) = packed[tap * of_tap..].as_chunks_mut::<SIDE>();
+                    let [first, second, third] = split(simd, even, odd);
+                    targets[row] = first;
+                    targets[SIDE + row] = second;
+                    targets[2 * SIDE + row] = third;
+                }
+            }
+        },
+    );
 }
 
 /// Writes the parts of rows of 32 numbers.

@@ -275,7 +275,8 @@ fn in_order(array: &Floats) -> Floats {
 }
 
 /// Runs a pass on one of the threads among which its work is divided: from any other one, each operator would wait for those
-/// to wake.
+/// to wake. While it waits for others, the thread may do any work of the pool, another session's pass, too: a pass holds no
+/// lock while its work is divided.
 fn among_threads<R: Send>(pass: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| pass())
 }
@@ -283,8 +284,10 @@ fn among_threads<R: Send>(pass: impl FnOnce() -> R + Send) -> R {
 impl Session for NativeSession {
     fn forward(&mut self, input: &Floats) -> Result<Vec<Floats>, ExecError> {
         let plan = self.take_plan(input.shape())?;
-        let record = among_threads(|| self.run(&plan, input, Pass::Forward))?;
-        let outputs = self.outputs(&plan, &record)?;
+        let outputs = among_threads(|| {
+            let record = self.run(&plan, input, Pass::Forward)?;
+            self.outputs(&plan, &record)
+        })?;
         self.plan = Some(plan);
         Ok(outputs)
     }
@@ -295,8 +298,12 @@ impl Session for NativeSession {
         loss_gradient: &mut LossGradient<'_>,
     ) -> Result<BTreeMap<String, Floats>, ExecError> {
         let plan = self.take_plan(input.shape())?;
-        let record = among_threads(|| self.run(&plan, input, Pass::Step))?;
-        let output_gradients = loss_gradient(&self.outputs(&plan, &record)?);
+        let (record, outputs) = among_threads(|| {
+            let record = self.run(&plan, input, Pass::Step)?;
+            let outputs = self.outputs(&plan, &record)?;
+            Ok::<_, ExecError>((record, outputs))
+        })?;
+        let output_gradients = loss_gradient(&outputs);
         check_output_gradients(&plan, &self.outputs, &output_gradients)?;
         let mut taps = std::mem::take(&mut self.taps);
         taps.wait_for_gradients();

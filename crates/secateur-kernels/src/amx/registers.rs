@@ -178,7 +178,6 @@ macro_rules! add {
         // slices.
         unsafe { core::arch::asm!(
             "/* {a} {b} {line} {row} {below} {other} */",
-
             when!($a, "tileloadd tmm4, [{a} + {line}*1]"),
             when!($a, $rows, "tileloadd tmm5, [{a} + {line}*1 + {below}]"),
             when!($b, "tileloadd tmm6, [{b} + {row}*1]"),

@@ -32,6 +32,21 @@ pub(crate) fn split(simd: V4, even: [f32; SIDE], odd: [f32; SIDE]) -> [[u32; SID
     parts
 }
 
+/// Writes parts as a row of registers, of which each has the rows of one part, so many apart.
+#[inline(always)]
+pub(crate) fn put(
+    target: &mut [[u32; SIDE]],
+    row: usize,
+    distance: usize,
+    parts: [[u32; SIDE]; PARTS],
+) {
+    // One by one: a loop over parts that are taken is not unrolled.
+    let [first, second, third] = parts;
+    target[row * distance] = first;
+    target[(SIDE + row) * distance] = second;
+    target[(2 * SIDE + row) * distance] = third;
+}
+
 /// The nearest number of 8 significant bits.
 #[inline(always)]
 fn largest(simd: V4, values: __m512) -> __m512 {

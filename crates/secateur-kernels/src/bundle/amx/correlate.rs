@@ -1,13 +1,12 @@
 //! Correlation: rows of blocks are outputs, their columns are images of positions.
 
-use super::each_part;
 use super::finished::{Column, Writing};
 use super::plan::{Plan, Region, Staged, Unit};
 use super::pointwise;
 use super::stage::{Distances, Making, Slot};
 use super::weights::{self, ROWS, of_register, pack};
+use super::{OfImages, each_part, run};
 use crate::amx::{Amx, BLOCK, DEPTH, Order, Products, SIDE, Step, Tiles};
-use crate::bundle::SMALL;
 use crate::bundle::geometry::Correlation;
 use crate::bundle::panels::Kernel;
 use crate::conv::Finish;
@@ -44,11 +43,7 @@ pub(in crate::bundle) fn correlate(
                 finish,
                 part,
             };
-            match c.images {
-                SMALL => work.run::<SMALL>(tiles, scratch),
-                16 => work.run::<16>(tiles, scratch),
-                _ => work.run::<32>(tiles, scratch),
-            }
+            run(c.images, work, tiles, scratch);
         });
     });
 }
@@ -123,7 +118,7 @@ struct Sums {
     at: usize,
 }
 
-impl<'a> Work<'a> {
+impl OfImages for Work<'_> {
     /// While the registers multiply, the former block's sums are written.
     fn run<const IMAGES: usize>(mut self, tiles: &mut Tiles, scratch: &mut Scratch) {
         let (plan, c, simd) = (self.plan, self.plan.c, self.amx.simd);
@@ -203,7 +198,9 @@ impl<'a> Work<'a> {
                 .rest(&mut self.part.target);
         }
     }
+}
 
+impl<'a> Work<'a> {
     /// Which images the columns of registers of two units or one are of.
     fn columns(&self, pair: &[Unit]) -> ([Column; 2], usize) {
         let part = &self.part;

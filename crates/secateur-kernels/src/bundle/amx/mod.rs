@@ -67,6 +67,19 @@ fn each_part<P: Send>(
     });
 }
 
+/// What is compiled for each number of images of a bundle.
+trait OfImages {
+    fn run<const IMAGES: usize>(self, tiles: &mut Tiles, scratch: &mut Scratch);
+}
+
+fn run(images: usize, work: impl OfImages, tiles: &mut Tiles, scratch: &mut Scratch) {
+    match images {
+        SMALL => work.run::<SMALL>(tiles, scratch),
+        16 => work.run::<16>(tiles, scratch),
+        _ => work.run::<32>(tiles, scratch),
+    }
+}
+
 fn fits(c: &Correlation) -> bool {
     c.groups == 1 && c.taps() <= TAPS
 }

@@ -1,9 +1,9 @@
 //! Correlations of one tap: positions are taken in any order, and those that read nothing by themselves.
 
-use super::each_part;
 use super::finished::{Column, Writing};
 use super::stage::{Distances, Making, Slot};
 use super::weights::{self, ROWS, of_register, pack};
+use super::{OfImages, each_part, run};
 use crate::amx::{Amx, BLOCK, DEPTH, Order, PARTS as OF_FLOAT, Products, SIDE, Step, TILE, Tiles};
 use crate::bundle::SMALL;
 use crate::bundle::geometry::Correlation;
@@ -113,11 +113,7 @@ pub(super) fn correlate(
                 finish,
                 part,
             };
-            match c.images {
-                SMALL => work.run::<SMALL>(tiles, scratch),
-                16 => work.run::<16>(tiles, scratch),
-                _ => work.run::<32>(tiles, scratch),
-            }
+            run(c.images, work, tiles, scratch);
         });
     });
 }
@@ -199,7 +195,7 @@ struct Sums<'a> {
     at: usize,
 }
 
-impl<'a> Work<'a> {
+impl<'p> OfImages for Work<'p> {
     /// While the registers multiply, the former block's sums are written, and what is read next is made ready.
     fn run<const IMAGES: usize>(mut self, tiles: &mut Tiles, scratch: &mut Scratch) {
         let (plan, c) = (self.plan, self.plan.c);
@@ -208,7 +204,7 @@ impl<'a> Work<'a> {
             let width = c.outputs * c.images;
             self.part.target = target.flat_map(|all| all.chunks_exact_mut(width)).collect();
         }
-        let own = |all: &'a [Position]| {
+        let own = |all: &'p [Position]| {
             let [first, end] = [self.part.positions.start, self.part.positions.end]
                 .map(|end| all.partition_point(|(position, _)| *position < end));
             &all[first..end]
@@ -327,7 +323,9 @@ impl<'a> Work<'a> {
             }
         }
     }
+}
 
+impl<'a> Work<'a> {
     /// Sums of some outputs and columns of registers, to be written.
     fn writing<'s, const IMAGES: usize>(
         &self,

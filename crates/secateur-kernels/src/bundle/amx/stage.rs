@@ -1,7 +1,7 @@
 //! Values of the source as operands of columns.
 
 use super::meanwhile::Pieces;
-use crate::amx::split::split;
+use crate::amx::split::{put, split};
 use crate::amx::{DEPTH, SIDE};
 use crate::bundle::SMALL;
 use pulp::x86::V4;
@@ -155,10 +155,7 @@ fn of_channels<const IMAGES: usize>(
                 lanes_of(places, pair + SIDE, half),
             ),
         };
-        let [first, second, third] = split(simd, even, odd);
-        target[pair * row] = first;
-        target[(SIDE + pair) * row] = second;
-        target[(2 * SIDE + pair) * row] = third;
+        put(target, pair, row, split(simd, even, odd));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Weights as operands of rows: outputs are rows, channels are what products are summed over.
 
-use crate::amx::split::split;
+use crate::amx::split::{put, split};
 use crate::amx::{DEPTH, PARTS, SIDE, TILE};
 use crate::bundle::geometry::Correlation;
 use crate::bundle::panels::{Kernel, Order};
@@ -145,10 +145,7 @@ fn split_outputs<const TAPS: usize>(
                         *odd = w[channel + SIDE][tap];
                     }
                     let (targets, _) = packed[tap * of_tap..].as_chunks_mut::<SIDE>();
-                    let [first, second, third] = split(simd, even, odd);
-                    targets[row] = first;
-                    targets[SIDE + row] = second;
-                    targets[2 * SIDE + row] = third;
+                    put(targets, row, 1, split(simd, even, odd));
                 }
             }
         },
@@ -164,10 +161,7 @@ fn split_rows<'r>(simd: V4, rows: impl Iterator<Item = &'r [f32; DEPTH]>, parts:
             for (row, values) in rows.enumerate() {
                 let (halves, _) = values.as_chunks::<SIDE>();
                 if let [even, odd] = halves {
-                    let [first, second, third] = split(simd, *even, *odd);
-                    targets[row] = first;
-                    targets[SIDE + row] = second;
-                    targets[2 * SIDE + row] = third;
+                    put(targets, row, 1, split(simd, *even, *odd));
                 }
             }
         },
